@@ -1,1 +1,28 @@
-//! (being written)
+//! The fused operations that networks are made of. One folder an op: `mod.rs` holds the contract (shapes,
+//! formula, checks), `cpu.rs` the CPU side.
+//!
+//! Images are [N, H, W, C], token matrices [N, L, C]. Concatenation along C is a list of [`Segments`] that
+//! ops read in place.
+
+mod activation;
+mod epilogue;
+mod host;
+mod segments;
+
+pub mod adapter_gate;
+pub mod attention;
+pub mod conv2d;
+pub mod diffusion;
+pub mod elementwise;
+pub mod embedding;
+pub mod group_norm;
+pub mod layer_norm;
+pub mod linear;
+pub mod resize;
+pub mod tiles;
+pub mod wavelet;
+
+pub use crate::autograd::Cx;
+pub use activation::Activation;
+pub use epilogue::Epilogue;
+pub use segments::{Segment, Segments};

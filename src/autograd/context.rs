@@ -1,0 +1,86 @@
+//! What every op is given: the device and, while training, the tape.
+
+use std::rc::Rc;
+
+use super::tape::{Gradients, Tape};
+use crate::device::{Device, Purpose, Target};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Shape, Tensor, TensorMut};
+
+/// The context of a computation.
+#[derive(Clone, Debug)]
+pub struct Cx {
+    device: Device,
+    dtype: DType,
+    tape: Option<Rc<Tape>>,
+}
+
+impl Cx {
+    /// A context for inference whose networks store weights and activations as `dtype`.
+    ///
+    /// # Errors
+    /// The device does not compute in `dtype`.
+    pub fn new(device: Device, dtype: DType) -> Result<Self> {
+        if device.target() == Target::Cpu && dtype != DType::F32 {
+            return Err(Error::usage(format!("the cpu device does not compute in {}", dtype.name()))
+                .at("--dtype")
+                .fix("give f32 or auto"));
+        }
+        Ok(Cx { device, dtype, tape: None })
+    }
+
+    /// The same without a tape: what is computed is not recorded.
+    pub fn without_tape(&self) -> Self {
+        Cx { tape: None, ..self.clone() }
+    }
+
+    /// The same device with a fresh tape.
+    pub fn with_tape(&self) -> Self {
+        Cx { tape: Some(Rc::default()), ..self.clone() }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How networks store weights and activations. Outside networks everything is f32.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn tape(&self) -> Option<&Tape> {
+        self.tape.as_deref()
+    }
+
+    /// Activation memory for an op's result.
+    pub fn allocate(&self, shape: impl Into<Shape>, dtype: DType) -> Result<TensorMut> {
+        TensorMut::allocate(&self.device, shape, dtype, Purpose::Activation)
+    }
+
+    /// True when an op must record its backward for these inputs.
+    pub fn tracks(&self, inputs: &[&Tensor]) -> bool {
+        self.tape.is_some() && inputs.iter().any(|input| input.node().is_some())
+    }
+
+    /// Records `backward` for `result` if any of `inputs` is differentiated, and returns the result as
+    /// a value of the tape. `backward` gets the result's gradient and adds to its inputs' gradients.
+    pub fn record(
+        &self,
+        inputs: &[&Tensor],
+        result: Tensor,
+        backward: impl FnOnce(&Cx, &Tensor, &mut Gradients) -> Result<()> + 'static,
+    ) -> Tensor {
+        match &self.tape {
+            Some(tape) if self.tracks(inputs) => tape.record(result, Box::new(backward)),
+            _ => result,
+        }
+    }
+
+    /// Refuses to lose a gradient silently: for an op whose result is never differentiated.
+    pub fn constant(&self, op: &str, inputs: &[&Tensor], result: Tensor) -> Result<Tensor> {
+        if self.tracks(inputs) {
+            return Err(Error::internal(format!("{op} cannot be differentiated")));
+        }
+        Ok(result)
+    }
+}

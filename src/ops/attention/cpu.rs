@@ -1,0 +1,153 @@
+//! Attention on the CPU: tiles of queries against tiles of keys with an online softmax, so the score
+//! matrix never exists. A task is one tile of queries of one head.
+
+use rayon::prelude::*;
+
+use super::{Geometry, Heads};
+use crate::error::Result;
+use crate::ops::host::math::{exp, vectorised};
+use crate::ops::host::matmul::{Matrix, Threads, multiply};
+
+const QUERIES: usize = 128;
+const KEYS: usize = 512;
+
+/// One operand: row i of head h of image n starts at `(n * rows + i) * stride + offset + h * width`.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    data: &'a [f32],
+    rows: usize,
+    stride: usize,
+    offset: usize,
+}
+
+impl<'a> Operand<'a> {
+    fn new(heads: &Heads<'a>) -> Result<Self> {
+        let shape = heads.tensor.shape();
+        Ok(Operand { data: heads.tensor.host()?, rows: shape[1], stride: shape[2], offset: heads.offset })
+    }
+
+    fn tile(&self, n: usize, column: usize, first: usize, rows: usize, width: usize) -> Matrix<'a> {
+        let start = (n * self.rows + first) * self.stride + self.offset + column;
+        Matrix::new(&self.data[start..], rows, width, self.stride)
+    }
+}
+
+/// A pointer that tasks share; each writes other elements.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: the tasks of `attention` write disjoint elements, see there.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(self, index: usize) -> *mut f32 {
+        // SAFETY: callers pass indices inside the result.
+        unsafe { self.0.add(index) }
+    }
+}
+
+pub fn attention(g: &Geometry, q: Heads, k: Heads, v: Heads, result: &mut [f32]) -> Result<()> {
+    let (q, k, v) = (Operand::new(&q)?, Operand::new(&k)?, Operand::new(&v)?);
+    let tiles = g.l.div_ceil(QUERIES);
+    let all = g.heads * g.width;
+    assert_eq!(result.len(), g.n * g.l * all);
+    let shared = Shared(result.as_mut_ptr());
+    (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
+        || Tile::new(g.width),
+        |tile, task| {
+            let (n, head, first) = (task / tiles / g.heads, task / tiles % g.heads, task % tiles * QUERIES);
+            let rows = QUERIES.min(g.l - first);
+            tile.run(g, (q, k, v), n, head * g.width, first, rows);
+            for (row, line) in tile.sums.chunks_exact(g.width).take(rows).enumerate() {
+                let start = (n * g.l + first + row) * all + head * g.width;
+                // SAFETY: `start + width <= result.len()`, and no other task has this (n, row, head).
+                unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), shared.at(start), g.width) };
+            }
+        },
+    );
+    Ok(())
+}
+
+/// The state of one tile of queries.
+struct Tile {
+    scores: Vec<f32>,
+    sums: Vec<f32>,
+    largest: [f32; QUERIES],
+    weight: [f32; QUERIES],
+}
+
+impl Tile {
+    fn new(width: usize) -> Self {
+        Tile {
+            scores: vec![0.0; QUERIES * KEYS],
+            sums: vec![0.0; QUERIES * width],
+            largest: [0.0; QUERIES],
+            weight: [0.0; QUERIES],
+        }
+    }
+
+    fn run(
+        &mut self,
+        g: &Geometry,
+        (q, k, v): (Operand, Operand, Operand),
+        n: usize,
+        column: usize,
+        first: usize,
+        rows: usize,
+    ) {
+        self.largest = [f32::NEG_INFINITY; QUERIES];
+        self.weight = [0.0; QUERIES];
+        self.sums.fill(0.0);
+        let scale = 1.0 / (g.width as f32).sqrt();
+        let seen = if g.causal { first + rows } else { g.m };
+        let queries = q.tile(n, column, first, rows, g.width);
+        for start in (0..seen).step_by(KEYS) {
+            let keys = KEYS.min(seen - start);
+            let columns = k.tile(n, column, start, keys, g.width).transposed();
+            multiply(&mut self.scores, keys, (queries, columns), scale, false, Threads::One);
+            vectorised(|| {
+                for row in 0..rows {
+                    let visible =
+                        if g.causal { (first + row + 1).saturating_sub(start).min(keys) } else { keys };
+                    self.soften(row, visible, keys, g.width);
+                }
+            });
+            let weights = Matrix::new(&self.scores, rows, keys, keys);
+            let values = v.tile(n, column, start, keys, g.width);
+            multiply(&mut self.sums, g.width, (weights, values), 1.0, true, Threads::One);
+        }
+        vectorised(|| {
+            for (line, weight) in self.sums.chunks_exact_mut(g.width).zip(&self.weight).take(rows) {
+                line.iter_mut().for_each(|v| *v /= weight);
+            }
+        });
+    }
+
+    /// Turns a row of scores into weights and rescales what the row gathered before.
+    #[inline(always)]
+    fn soften(&mut self, row: usize, visible: usize, keys: usize, width: usize) {
+        let (scores, hidden) = self.scores[row * keys..][..keys].split_at_mut(visible);
+        hidden.fill(0.0);
+        if scores.is_empty() {
+            return;
+        }
+        let largest = scores.iter().fold(self.largest[row], |a, &b| if b > a { b } else { a });
+        let fade = exp(self.largest[row] - largest);
+        let mut total = 0.0;
+        for score in scores.iter_mut() {
+            *score = exp(*score - largest);
+        }
+        const LANES: usize = 16;
+        let mut lanes = [0.0f32; LANES];
+        for chunk in scores.chunks(LANES) {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, s)| *lane += s);
+        }
+        total += lanes.iter().sum::<f32>();
+        self.weight[row] = self.weight[row] * fade + total;
+        self.largest[row] = largest;
+        if fade != 1.0 {
+            self.sums[row * width..][..width].iter_mut().for_each(|v| *v *= fade);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
+
+mod cpu;
+
+use super::Cx;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// All heads of a query, key or value: columns `offset..offset + heads * D` of a token matrix [N, L, W].
+/// A joint projection [q | k | v] is three such views of one tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    pub tensor: &'a Tensor,
+    pub offset: usize,
+}
+
+impl<'a> Heads<'a> {
+    pub fn new(tensor: &'a Tensor, offset: usize) -> Self {
+        Heads { tensor, offset }
+    }
+
+    /// (N, L) after checking that the columns exist.
+    fn rows(&self, width: usize) -> Result<(usize, usize)> {
+        match *self.tensor.shape() {
+            [n, l, w] if self.offset + width <= w => Ok((n, l)),
+            _ => Err(Error::internal(format!(
+                "{} has no columns {}..+{width}",
+                self.tensor.shape(),
+                self.offset
+            ))),
+        }
+    }
+}
+
+/// The sizes of one attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub n: usize,
+    /// query rows
+    pub l: usize,
+    /// key rows
+    pub m: usize,
+    pub heads: usize,
+    /// head width D
+    pub width: usize,
+    /// query i sees keys 0..=i only
+    pub causal: bool,
+}
+
+/// q [N, L, .], k and v [N, M, .] -> [N, L, heads * width]; the score scale is width^-1/2.
+///
+/// # Errors
+/// Rows that do not match, or a causal mask over a rectangle.
+pub fn attention(
+    cx: &Cx,
+    (q, k, v): (Heads, Heads, Heads),
+    heads: usize,
+    width: usize,
+    causal: bool,
+) -> Result<Tensor> {
+    let all = heads * width;
+    let ((n, l), keys, values) = (q.rows(all)?, k.rows(all)?, v.rows(all)?);
+    let m = keys.1;
+    if keys != values || keys.0 != n || m == 0 || (causal && l != m) {
+        return Err(Error::internal(format!("attention of [{n}, {l}] over {keys:?} and {values:?}")));
+    }
+    let geometry = Geometry { n, l, m, heads, width, causal };
+    let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
+        Device::Plan(_) => {}
+    }
+    cx.constant("attention", &[q.tensor, k.tensor, v.tensor], result.freeze())
+}

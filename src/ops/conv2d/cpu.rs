@@ -1,0 +1,339 @@
+//! Convolution on the CPU as matrix products without a column buffer.
+//!
+//! A chunk of output rows needs a band of input rows. The band is written once to scratch, normalised,
+//! upsampled and zero-padded, as `stride * stride` planes (a plane holds the pixels of one row and column
+//! parity). In the band, tap (dy, dx) of every output pixel of the chunk is a matrix [pixels, C] with the
+//! constant row stride C: so a tap is one product, shifted, and the taps accumulate in place. Sums that
+//! fall on padding columns are computed and dropped: 2 of W + 2.
+//!
+//! Few inputs (an image's 3 channels) would make thin products: their taps are laid side by side first.
+//! Few outputs (an image, a map) likewise: one product gives all taps' contributions, which are gathered.
+
+use rayon::prelude::*;
+
+use super::weight::FEW_OUTPUTS;
+use super::{Conv2d, ConvWeight, Geometry};
+use crate::error::Result;
+use crate::ops::Epilogue;
+use crate::ops::host::math::vectorised;
+use crate::ops::host::matmul::{Matrix, Threads, multiply};
+use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
+
+/// Inputs up to here are laid out tap by tap.
+const FEW_INPUTS: usize = 16;
+/// Output pixels of a chunk: enough that packing the weights again for every chunk does not matter.
+const CHUNK_PIXELS: usize = 4096;
+/// Most scratch of one convolution, in elements; a single row may exceed it.
+const MOST_SCRATCH: usize = 16 << 20;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    /// 1x1: one product per segment, straight from the input.
+    Pointwise,
+    Shifted,
+    Columns,
+    Gathered,
+}
+
+/// How a convolution is cut into bands: a pure function of its geometry.
+#[derive(Clone, Copy, Debug)]
+struct Band {
+    method: Method,
+    /// output rows per chunk; a chunk may span images
+    rows: usize,
+    /// width of a plane in pixels
+    plane_w: usize,
+    /// rows of a plane that one output row adds to a piece, and those a piece has on top
+    halo: usize,
+    /// images that may share a chunk
+    images: usize,
+}
+
+impl Band {
+    fn of(g: &Geometry, direct: bool) -> Self {
+        let method = match () {
+            () if g.kernel == 1 && g.stride == 1 && g.zoom == 1 && direct => Method::Pointwise,
+            () if g.o <= FEW_OUTPUTS => Method::Gathered,
+            () if g.c <= FEW_INPUTS => Method::Columns,
+            () => Method::Shifted,
+        };
+        let plane_w = g.out_w + (g.kernel - 1).div_ceil(g.stride);
+        let halo = (g.kernel - 1).div_ceil(g.stride);
+        let mut band = Band { method, rows: 1, plane_w, halo, images: 1 };
+        let fits = |band: &Band| {
+            band.rows * plane_w <= CHUNK_PIXELS.max(plane_w) && band.elements(g) <= MOST_SCRATCH
+        };
+        let largest = |limit: usize, set: &dyn Fn(usize) -> Band| {
+            (1..=limit).rev().map(set).find(fits).unwrap_or_else(|| set(1))
+        };
+        band = largest(g.out_h, &|rows| Band { rows, ..band });
+        if band.rows == g.out_h {
+            let share = |images: usize| Band { images, ..band };
+            let fits =
+                |b: &Band| b.images * b.rows * plane_w <= CHUNK_PIXELS && b.elements(g) <= MOST_SCRATCH;
+            band = (1..=g.n).rev().map(share).find(fits).unwrap_or(band);
+        }
+        band
+    }
+
+    /// Plane rows of a chunk: every piece brings its halo.
+    fn plane_rows(&self) -> usize {
+        self.images * (self.rows + self.halo)
+    }
+
+    /// Elements of one plane, with slack for the last taps' overrun.
+    fn plane(&self, g: &Geometry) -> usize {
+        (self.plane_rows() * self.plane_w + self.halo + 1) * g.c
+    }
+
+    /// Rows of the products: every pixel of the planes that can be an output's first tap.
+    fn sums(&self) -> usize {
+        (self.plane_rows() - self.halo) * self.plane_w
+    }
+
+    /// Scratch in f32 elements.
+    fn elements(&self, g: &Geometry) -> usize {
+        let planes = g.stride * g.stride * self.plane(g);
+        let taps = g.kernel * g.kernel;
+        match self.method {
+            Method::Pointwise => 0,
+            Method::Shifted => planes + self.sums() * g.o,
+            Method::Columns => planes + self.sums() * (taps * g.c + g.o),
+            Method::Gathered => planes + self.plane_rows() * self.plane_w * taps * g.o * g.stride * g.stride,
+        }
+    }
+}
+
+fn direct(conv: &Conv2d) -> bool {
+    conv.prologue.is_none() && conv.input.parts().iter().all(|part| part.plus.is_none())
+}
+
+/// Scratch that [`conv2d`] needs, in f32 elements.
+pub fn scratch(g: &Geometry, conv: &Conv2d) -> usize {
+    Band::of(g, direct(conv)).elements(g)
+}
+
+/// Rows of one image inside a chunk.
+#[derive(Clone, Copy)]
+struct Piece {
+    image: usize,
+    first_row: usize,
+    rows: usize,
+    /// first plane row
+    base: usize,
+}
+
+/// Computes `result` [N, H', W', O]; `scratch` has at least [`scratch`] elements.
+pub fn conv2d(
+    g: &Geometry,
+    conv: &Conv2d,
+    weight: &ConvWeight,
+    epilogue: &Epilogue,
+    scratch: &mut [f32],
+    result: &mut [f32],
+) -> Result<()> {
+    let band = Band::of(g, direct(conv));
+    let pixels = Pixels::new(&conv.input)?;
+    let weight = weight.packed().host::<f32>()?;
+    let epilogue = HostEpilogue::new(epilogue)?;
+    if band.method == Method::Pointwise {
+        pointwise(g, &pixels, weight, result);
+        epilogue.finish_all(result, g.o, g.out_h * g.out_w);
+        return Ok(());
+    }
+    let affine = match conv.prologue {
+        Some(affine) => {
+            Some(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
+        }
+        None => None,
+    };
+    let mut images = 0;
+    while images < g.n {
+        let shared = band.images.min(g.n - images);
+        for first_row in (0..g.out_h).step_by(band.rows) {
+            let rows = band.rows.min(g.out_h - first_row);
+            let pieces: Vec<Piece> = (0..shared)
+                .map(|i| Piece { image: images + i, first_row, rows, base: i * (rows + band.halo) })
+                .collect();
+            let chunk = Chunk { g, band: Band { rows, images: shared, ..band }, pieces: &pieces };
+            let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
+            chunk.load(&pixels, affine, planes);
+            match band.method {
+                Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
+                Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
+                Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
+            }
+        }
+        images += shared;
+    }
+    Ok(())
+}
+
+/// A 1x1 convolution: one product for each segment, accumulated.
+fn pointwise(g: &Geometry, pixels: &Pixels, weight: &[f32], result: &mut [f32]) {
+    let count = g.n * g.h * g.w;
+    let mut first = 0;
+    for (data, c) in pixels.plain_parts().unwrap_or_default() {
+        let part = Matrix::new(&weight[first * g.o..], c, g.o, g.o);
+        multiply(result, g.o, (Matrix::new(data, count, c, c), part), 1.0, first > 0, Threads::All);
+        first += c;
+    }
+}
+
+struct Chunk<'a> {
+    g: &'a Geometry,
+    band: Band,
+    pieces: &'a [Piece],
+}
+
+impl Chunk<'_> {
+    /// Plane and pixel offset of a tap.
+    fn tap(&self, tap: usize) -> (usize, usize) {
+        let (dy, dx) = (tap / self.g.kernel, tap % self.g.kernel);
+        let s = self.g.stride;
+        ((dy % s) * s + dx % s, (dy / s) * self.band.plane_w + dx / s)
+    }
+
+    /// Writes the band: normalised, upsampled, padded, split by parity.
+    fn load(&self, pixels: &Pixels, affine: Option<HostAffine>, planes: &mut [f32]) {
+        let g = self.g;
+        let (s, c) = (g.stride, g.c);
+        let plane = self.band.plane(g);
+        let width = self.band.plane_w * c;
+        let piece_rows = self.band.rows + self.band.halo;
+        for (parity, plane) in planes.chunks_exact_mut(plane).enumerate() {
+            let (py, px) = (parity / s, parity % s);
+            let (body, slack) = plane.split_at_mut(self.band.plane_rows() * width);
+            slack.fill(0.0);
+            body.par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
+                let piece = self.pieces[row / piece_rows];
+                // the padded image's row this plane row stands for
+                let y = (piece.first_row + row % piece_rows) * s + py;
+                let Some(y) = y.checked_sub(g.pad).filter(|y| *y < g.h * g.zoom) else {
+                    return line.fill(0.0);
+                };
+                let source = (piece.image * g.h + y / g.zoom) * g.w;
+                vectorised(|| {
+                    for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
+                        match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
+                            None => pixel.fill(0.0),
+                            Some(x) => {
+                                pixels.read(source + x / g.zoom, pixel);
+                                if let Some(affine) = affine {
+                                    affine.apply(piece.image, pixel);
+                                }
+                            }
+                        }
+                    }
+                });
+            });
+        }
+    }
+
+    fn shifted(
+        &self,
+        planes: &[f32],
+        weight: &[f32],
+        sums: &mut [f32],
+        end: &HostEpilogue,
+        result: &mut [f32],
+    ) {
+        let (c, o) = (self.g.c, self.g.o);
+        let plane = self.band.plane(self.g);
+        for tap in 0..self.g.kernel * self.g.kernel {
+            let (parity, offset) = self.tap(tap);
+            let band = Matrix::new(&planes[parity * plane + offset * c..], self.band.sums(), c, c);
+            let part = Matrix::new(&weight[tap * c * o..], c, o, o);
+            multiply(sums, o, (band, part), 1.0, tap > 0, Threads::All);
+        }
+        self.store(sums, end, result);
+    }
+
+    fn columns(
+        &self,
+        planes: &[f32],
+        weight: &[f32],
+        rest: &mut [f32],
+        end: &HostEpilogue,
+        result: &mut [f32],
+    ) {
+        let (c, o) = (self.g.c, self.g.o);
+        let (plane, taps) = (self.band.plane(self.g), self.g.kernel * self.g.kernel);
+        let width = taps * c;
+        let (columns, sums) = rest.split_at_mut(self.band.sums() * width);
+        columns.par_chunks_mut(width * 256).enumerate().for_each(|(block, lines)| {
+            for (i, line) in lines.chunks_exact_mut(width).enumerate() {
+                for (tap, place) in line.chunks_exact_mut(c).enumerate() {
+                    let (parity, offset) = self.tap(tap);
+                    place.copy_from_slice(&planes[parity * plane + (block * 256 + i + offset) * c..][..c]);
+                }
+            }
+        });
+        let band = Matrix::new(columns, self.band.sums(), width, width);
+        multiply(sums, o, (band, Matrix::new(weight, width, o, o)), 1.0, false, Threads::All);
+        self.store(sums, end, result);
+    }
+
+    /// Rows of `result` that belong to `piece`.
+    fn lines<'r>(&self, piece: &Piece, result: &'r mut [f32]) -> &'r mut [f32] {
+        let g = self.g;
+        let start = (piece.image * g.out_h + piece.first_row) * g.out_w * g.o;
+        &mut result[start..][..piece.rows * g.out_w * g.o]
+    }
+
+    /// Finishes the sums and drops the padding columns.
+    fn store(&self, sums: &[f32], end: &HostEpilogue, result: &mut [f32]) {
+        let g = self.g;
+        let width = g.out_w * g.o;
+        for piece in self.pieces {
+            self.lines(piece, result).par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
+                line.copy_from_slice(&sums[(piece.base + row) * self.band.plane_w * g.o..][..width]);
+                self.finish(piece, row, end, line);
+            });
+        }
+    }
+
+    fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
+        let g = self.g;
+        let first = (piece.image * g.out_h + piece.first_row + row) * g.out_w;
+        vectorised(|| {
+            for (x, pixel) in line.chunks_exact_mut(g.o).enumerate() {
+                end.finish(piece.image, first + x, pixel);
+            }
+        });
+    }
+
+    fn gathered(
+        &self,
+        planes: &[f32],
+        weight: &[f32],
+        parts: &mut [f32],
+        end: &HostEpilogue,
+        result: &mut [f32],
+    ) {
+        let g = self.g;
+        let taps = g.kernel * g.kernel;
+        let width = taps * g.o;
+        let count = self.band.plane_rows() * self.band.plane_w;
+        for (parity, plane) in planes.chunks_exact(self.band.plane(g)).enumerate() {
+            let product = (Matrix::new(plane, count, g.c, g.c), Matrix::new(weight, g.c, width, width));
+            multiply(&mut parts[parity * count * width..], width, product, 1.0, false, Threads::All);
+        }
+        for piece in self.pieces {
+            self.lines(piece, result).par_chunks_exact_mut(g.out_w * g.o).enumerate().for_each(
+                |(row, line)| {
+                    for (x, pixel) in line.chunks_exact_mut(g.o).enumerate() {
+                        pixel.fill(0.0);
+                        let first = (piece.base + row) * self.band.plane_w + x;
+                        for tap in 0..taps {
+                            let (parity, offset) = self.tap(tap);
+                            let part = &parts[(parity * count + first + offset) * width + tap * g.o..][..g.o];
+                            pixel.iter_mut().zip(part).for_each(|(v, p)| *v += p);
+                        }
+                    }
+                    self.finish(piece, row, end, line);
+                },
+            );
+        }
+    }
+}

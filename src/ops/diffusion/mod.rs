@@ -1,0 +1,93 @@
+//! The pointwise arithmetic of sampling: guidance, the DDPM step, the autoencoder's posterior.
+
+use super::Cx;
+use super::elementwise::combine;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::ops::host::math::exp;
+use crate::tensor::{DType, Tensor};
+
+/// Classifier-free guidance, `negative + cfg * (positive - negative)`, of a batch that holds the positive
+/// rows first: [2N, h, w, c] -> [N, h, w, c].
+pub fn guide(cx: &Cx, eps: &Tensor, cfg: f32) -> Result<Tensor> {
+    let rows = eps.shape()[0];
+    if rows % 2 != 0 {
+        return Err(Error::internal(format!("guidance of {rows} rows")));
+    }
+    let (positive, negative) = (eps.narrow(0, rows / 2)?, eps.narrow(rows / 2, rows / 2)?);
+    combine(cx, &[(1.0 - cfg, &negative), (cfg, &positive)], 0.0)
+}
+
+/// The coefficients of one step of the spaced chain.
+///
+/// `x0 = x0_from_x * x - x0_from_noise * eps`, `mean = mean_from_x0 * x0 + mean_from_x * x`,
+/// `x_prev = mean + deviation * noise`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepCoefficients {
+    pub x0_from_x: f32,
+    pub x0_from_noise: f32,
+    pub mean_from_x0: f32,
+    pub mean_from_x: f32,
+    /// square root of the posterior variance; 0 in the last step
+    pub deviation: f32,
+}
+
+/// One step: x, eps, noise [N, h, w, c] -> x one step less noisy.
+pub fn ddpm_step(
+    cx: &Cx,
+    x: &Tensor,
+    eps: &Tensor,
+    noise: &Tensor,
+    step: &StepCoefficients,
+) -> Result<Tensor> {
+    if eps.shape() != x.shape() || noise.shape() != x.shape() {
+        return Err(Error::internal(format!(
+            "a step of {} with {} and {}",
+            x.shape(),
+            eps.shape(),
+            noise.shape()
+        )));
+    }
+    let mut result = cx.allocate(x.shape(), DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let (x, eps, noise) = (x.host::<f32>()?, eps.host::<f32>()?, noise.host::<f32>()?);
+            for (i, out) in result.host_mut::<f32>()?.iter_mut().enumerate() {
+                let x0 = step.x0_from_x * x[i] - step.x0_from_noise * eps[i];
+                *out = step.mean_from_x0 * x0 + step.mean_from_x * x[i] + step.deviation * noise[i];
+            }
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("ddpm_step", &[x, eps, noise], result.freeze())
+}
+
+/// The latent of moments [N, h, w, 2c] (mean | log variance), times `scale`: the mode, or with `noise`
+/// [N, h, w, c] the sample `mean + exp(log_variance / 2) * noise`, the log variance clamped to [-30, 20].
+pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) -> Result<Tensor> {
+    let [n, h, w, both] = moments.nhwc()?;
+    let c = both / 2;
+    if noise.is_some_and(|noise| *noise.shape() != [n, h, w, c]) {
+        return Err(Error::internal(format!("noise does not fit moments {}", moments.shape())));
+    }
+    let mut result = cx.allocate([n, h, w, c], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let noise = noise.map(Tensor::host::<f32>).transpose()?;
+            let pixels = moments.host::<f32>()?.chunks_exact(both);
+            for (index, (out, pixel)) in result.host_mut::<f32>()?.chunks_exact_mut(c).zip(pixels).enumerate()
+            {
+                for i in 0..c {
+                    let drawn = noise.map_or(0.0, |noise| {
+                        exp(0.5 * pixel[c + i].clamp(-30.0, 20.0)) * noise[index * c + i]
+                    });
+                    out[i] = scale * (pixel[i] + drawn);
+                }
+            }
+        }
+        Device::Plan(_) => {}
+    }
+    let mut inputs = vec![moments];
+    inputs.extend(noise);
+    cx.constant("posterior", &inputs, result.freeze())
+}

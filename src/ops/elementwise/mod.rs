@@ -1,0 +1,101 @@
+//! Pointwise arithmetic that no other op fuses.
+
+use rayon::prelude::*;
+
+use super::host::math::vectorised;
+use super::host::rows::activate;
+use super::{Activation, Cx};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+const BLOCK: usize = 1 << 14;
+
+/// `constant + sum of factor_i * tensor_i`, all of one shape.
+pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tensor> {
+    let shape = terms.first().ok_or_else(|| Error::internal("a sum of nothing"))?.1.shape();
+    if let Some((_, other)) = terms.iter().find(|(_, tensor)| tensor.shape() != shape) {
+        return Err(Error::internal(format!("{} is added to {shape}", other.shape())));
+    }
+    let mut result = cx.allocate(shape, terms[0].1.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let terms = terms.iter().map(|(f, t)| Ok((*f, t.host::<f32>()?))).collect::<Result<Vec<_>>>()?;
+            result.host_mut::<f32>()?.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+                let first = block * BLOCK;
+                vectorised(|| {
+                    out.fill(constant);
+                    for (factor, values) in &terms {
+                        let values = &values[first..][..out.len()];
+                        out.iter_mut().zip(values).for_each(|(v, x)| *v += factor * x);
+                    }
+                });
+            });
+        }
+        Device::Plan(_) => {}
+    }
+    let inputs: Vec<&Tensor> = terms.iter().map(|(_, tensor)| *tensor).collect();
+    cx.constant("combine", &inputs, result.freeze())
+}
+
+/// `activation(x)`, any shape.
+pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let mut result = cx.allocate(x.shape(), x.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let out = result.host_mut::<f32>()?;
+            out.par_chunks_mut(BLOCK).zip(x.host::<f32>()?.par_chunks(BLOCK)).for_each(|(out, x)| {
+                vectorised(|| {
+                    out.copy_from_slice(x);
+                    activate(out, activation);
+                });
+            });
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("pointwise", &[x], result.freeze())
+}
+
+/// `x` stored as `dtype`: what enters a network is cast to the context's element type, what leaves it to f32.
+pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
+    if x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    match cx.device() {
+        Device::Cpu(_) => Err(Error::internal("the cpu device computes in f32 only")),
+        Device::Plan(_) => Ok(cx.allocate(x.shape(), dtype)?.freeze()),
+    }
+}
+
+/// Tensors one after the other along the slowest axis: [A, ...], [B, ...] -> [A + B, ...].
+pub fn stack(cx: &Cx, tensors: &[&Tensor]) -> Result<Tensor> {
+    let first = tensors.first().ok_or_else(|| Error::internal("a stack of nothing"))?.shape();
+    let rest = first.count() / first[0].max(1);
+    let mut rows = 0;
+    for tensor in tensors {
+        if tensor.shape().get(1..) != first.get(1..) {
+            return Err(Error::internal(format!("{} is stacked on {first}", tensor.shape())));
+        }
+        rows += tensor.shape()[0];
+    }
+    let mut result = cx.allocate([rows * rest], tensors[0].dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let mut out = result.host_mut::<f32>()?;
+            for tensor in tensors {
+                let (head, tail) = out.split_at_mut(tensor.shape().count());
+                head.copy_from_slice(tensor.host()?);
+                out = tail;
+            }
+        }
+        Device::Plan(_) => {}
+    }
+    let stacked = cx.constant("stack", tensors, result.freeze())?;
+    match *first {
+        [_] => Ok(stacked),
+        [_, a] => stacked.reshape([rows, a]),
+        [_, a, b] => stacked.reshape([rows, a, b]),
+        [_, a, b, c] => stacked.reshape([rows, a, b, c]),
+        _ => Err(Error::internal("a stack of scalars")),
+    }
+}

@@ -1,0 +1,109 @@
+//! Group norm on the CPU: one pass over the pixels, statistics about a pivot so that f32 sums suffice.
+
+use rayon::prelude::*;
+
+use super::{Affine, GroupNorm};
+use crate::error::Result;
+use crate::ops::Segments;
+use crate::ops::host::math::vectorised;
+use crate::ops::host::rows::{HostAffine, Pixels};
+use crate::tensor::Tensor;
+
+/// Pixels whose f32 sums are folded into f64 at once.
+const BLOCK: usize = 128;
+
+/// Sums of x - pivot and (x - pivot)^2 by channel, f64, over pixels `first..first + count`.
+fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec<f64> {
+    let c = pivot.len();
+    let mut sums = vec![0.0f32; 2 * c];
+    let mut line = vec![0.0f32; c];
+    vectorised(|| {
+        let (total, squares) = sums.split_at_mut(c);
+        for index in first..first + count {
+            pixels.read(index, &mut line);
+            for i in 0..c {
+                let d = line[i] - pivot[i];
+                total[i] += d;
+                squares[i] += d * d;
+            }
+        }
+    });
+    sums.into_iter().map(f64::from).collect()
+}
+
+/// Fills `result` [N, 2, C].
+pub fn coefficients(
+    segments: &Segments,
+    norm: &GroupNorm,
+    adaln: Option<&Tensor>,
+    [n, area, c]: [usize; 3],
+    result: &mut [f32],
+) -> Result<()> {
+    let pixels = Pixels::new(segments)?;
+    let (gamma, beta) = (norm.gamma.host::<f32>()?, norm.beta.host::<f32>()?);
+    let adaln = adaln.map(Tensor::host::<f32>).transpose()?;
+    let width = c / norm.groups;
+    for image in 0..n {
+        let mut pivot = vec![0.0f32; c];
+        pixels.read(image * area, &mut pivot);
+        let sums = (0..area.div_ceil(BLOCK))
+            .into_par_iter()
+            .map(|block| {
+                let first = block * BLOCK;
+                block_sums(&pixels, &pivot, image * area + first, BLOCK.min(area - first))
+            })
+            // Folding in a fixed order keeps the result independent of the thread count.
+            .collect::<Vec<_>>()
+            .into_iter()
+            .reduce(|mut all, block| {
+                all.iter_mut().zip(block).for_each(|(a, b)| *a += b);
+                all
+            })
+            .unwrap_or_else(|| vec![0.0; 2 * c]);
+        let (scale, shift) = result[image * 2 * c..][..2 * c].split_at_mut(c);
+        for group in 0..norm.groups {
+            let channels = group * width..(group + 1) * width;
+            let count = area as f64;
+            // mean and variance of the group from its channels' sums about their own pivots
+            let mean =
+                channels.clone().map(|i| sums[i] / count + f64::from(pivot[i])).sum::<f64>() / width as f64;
+            let spread = |i: usize| {
+                let (offset, d) = (sums[i] / count, f64::from(pivot[i]) - mean);
+                sums[c + i] / count + 2.0 * offset * d + d * d
+            };
+            let variance = channels.clone().map(spread).sum::<f64>() / width as f64;
+            let inverse = 1.0 / (variance.max(0.0) + f64::from(norm.eps)).sqrt();
+            for i in channels {
+                let a = f64::from(gamma[i]) * inverse;
+                let b = f64::from(beta[i]) - mean * a;
+                let (a, b) = match adaln {
+                    None => (a, b),
+                    Some(adaln) => {
+                        let row = &adaln[image * 2 * c..][..2 * c];
+                        let factor = 1.0 + f64::from(row[i]);
+                        (a * factor, b * factor + f64::from(row[c + i]))
+                    }
+                };
+                (scale[i], shift[i]) = (a as f32, b as f32);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fills `result` [N, H, W, C].
+pub fn normalise(segments: &Segments, affine: &Affine, area: usize, result: &mut [f32]) -> Result<()> {
+    let pixels = Pixels::new(segments)?;
+    let affine = HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation };
+    let c = pixels.channels();
+    result.par_chunks_mut(c * BLOCK).enumerate().for_each(|(block, chunk)| {
+        vectorised(|| {
+            for (i, pixel) in chunk.chunks_exact_mut(c).enumerate() {
+                let index = block * BLOCK + i;
+                pixels.read(index, pixel);
+                affine.apply(index / area, pixel);
+            }
+        });
+    });
+    Ok(())
+}

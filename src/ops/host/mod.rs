@@ -1,0 +1,5 @@
+//! What the CPU sides of the ops share: matrix products, vectorised functions, work on rows.
+
+pub mod math;
+pub mod matmul;
+pub mod rows;

@@ -1,0 +1,22 @@
+//! Layer normalisation over the fastest axis: `(x - mean) / sqrt(var + eps) * gamma + beta`.
+
+mod cpu;
+
+use super::Cx;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// x [..., C], gamma and beta [C] -> [..., C].
+pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
+    let c = x.shape().last();
+    if *gamma.shape() != [c] || *beta.shape() != [c] {
+        return Err(Error::internal(format!("layer norm of {} over {}", gamma.shape(), x.shape())));
+    }
+    let mut result = cx.allocate(x.shape(), x.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,
+        Device::Plan(_) => {}
+    }
+    cx.constant("layer_norm", &[x, gamma, beta], result.freeze())
+}

@@ -1,0 +1,72 @@
+//! Linear layers with a fused epilogue, and the gated GELU of the transformers' feed-forward.
+
+mod cpu;
+
+use super::{Cx, Epilogue};
+use crate::device::{Device, Purpose};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor, TensorMut};
+
+/// Weights of a linear layer in the layout its device computes with.
+#[derive(Clone, Debug)]
+pub struct LinearWeight {
+    packed: Tensor,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl LinearWeight {
+    /// Packs `values`, [O, K] as checkpoints have them, for `cx`'s device. On the CPU: [K, O].
+    pub fn pack(cx: &Cx, values: &[f32], [outputs, inputs]: [usize; 2]) -> Result<Self> {
+        let mut packed = TensorMut::allocate(cx.device(), [inputs, outputs], cx.dtype(), Purpose::Weight)?;
+        match cx.device() {
+            Device::Cpu(_) => super::host::matmul::transpose(values, outputs, inputs, packed.host_mut()?),
+            Device::Plan(_) => {}
+        }
+        Ok(LinearWeight { packed: packed.freeze(), inputs, outputs })
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+}
+
+fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
+    if x.shape().last() == weight.inputs {
+        return Ok(());
+    }
+    Err(Error::internal(format!("{} does not enter a linear layer of {} inputs", x.shape(), weight.inputs)))
+}
+
+/// `epilogue(x . weight^T)`: x [..., K] -> [..., O].
+pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -> Result<Tensor> {
+    check(x, weight)?;
+    let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
+    epilogue.check(result.shape())?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
+        Device::Plan(_) => {}
+    }
+    let mut inputs = vec![x, &weight.packed];
+    inputs.extend(epilogue.tensors());
+    cx.constant("linear", &inputs, result.freeze())
+}
+
+/// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
+pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -> Result<Tensor> {
+    check(x, weight)?;
+    if weight.outputs % 2 != 0 || *bias.shape() != [weight.outputs] {
+        return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
+    }
+    let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;
+    let mut scratch = cx.allocate([cpu::geglu_scratch(x.shape().rows(), weight.outputs)], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
+        Device::Plan(_) => {}
+    }
+    cx.constant("linear_geglu", &[x, &weight.packed, bias], result.freeze())
+}

@@ -1,0 +1,71 @@
+//! Bicubic resizing with antialias (a = -0.5, align_corners off), as PyTorch's `interpolate` does it.
+//!
+//! Along an axis in -> out, r = in / out: support 2 * max(r, 1), centre r * (i + 1/2), taps j from
+//! int(centre - support + 1/2) to int(centre + support + 1/2), clipped to the image, weights
+//! cubic((j - centre + 1/2) / max(r, 1)), normalised to sum 1. Values are not clamped.
+
+mod cpu;
+
+use super::Cx;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
+pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
+    let [n, own_h, own_w, c] = image.nhwc()?;
+    if (own_h, own_w) == (h, w) {
+        return Ok(image.clone());
+    }
+    if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
+        return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
+    }
+    let mut result = cx.allocate([n, h, w, c], DType::F32)?;
+    let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let across = scratch.host_mut()?;
+            cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
+            cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("resize_bicubic", &[image], result.freeze())
+}
+
+/// The taps of one output position: the first input index and the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taps {
+    pub first: usize,
+    pub weights: Vec<f32>,
+}
+
+/// The taps of every output position of an axis, weights computed in f64.
+pub fn bicubic_taps(input: usize, output: usize) -> Vec<Taps> {
+    let ratio = input as f64 / output as f64;
+    let widen = ratio.max(1.0);
+    let support = 2.0 * widen;
+    (0..output)
+        .map(|i| {
+            let centre = ratio * (i as f64 + 0.5);
+            let first = ((centre - support + 0.5) as i64).max(0);
+            let end = ((centre + support + 0.5) as i64).min(input as i64);
+            let raw: Vec<f64> = (first..end).map(|j| cubic((j as f64 - centre + 0.5) / widen)).collect();
+            let total: f64 = raw.iter().sum();
+            Taps { first: first as usize, weights: raw.iter().map(|v| (v / total) as f32).collect() }
+        })
+        .collect()
+}
+
+/// Keys' cubic kernel with a = -0.5.
+fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+    } else {
+        0.0
+    }
+}

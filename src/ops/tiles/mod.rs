@@ -1,0 +1,156 @@
+//! Cutting windows out of images and blending overlapping windows back.
+
+use rayon::prelude::*;
+
+use super::Cx;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor, TensorMut};
+
+/// A rectangle of pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub y: usize,
+    pub x: usize,
+    pub h: usize,
+    pub w: usize,
+}
+
+impl Window {
+    fn check(&self, [_, h, w, _]: [usize; 4]) -> Result<()> {
+        if self.y + self.h <= h && self.x + self.w <= w {
+            return Ok(());
+        }
+        Err(Error::internal(format!("{self:?} leaves an image of {h} x {w}")))
+    }
+}
+
+/// The pixels of `window`: [N, H, W, C] -> [N, window.h, window.w, C].
+pub fn crop(cx: &Cx, image: &Tensor, window: Window) -> Result<Tensor> {
+    let shape @ [n, h, w, c] = image.nhwc()?;
+    window.check(shape)?;
+    if (window.h, window.w) == (h, w) {
+        return Ok(image.clone());
+    }
+    let mut result = cx.allocate([n, window.h, window.w, c], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let source = image.host::<f32>()?;
+            result.host_mut::<f32>()?.par_chunks_mut((window.w * c).max(1)).enumerate().for_each(
+                |(row, line)| {
+                    let (image, y) = (row / window.h, window.y + row % window.h);
+                    line.copy_from_slice(&source[((image * h + y) * w + window.x) * c..][..line.len()]);
+                },
+            );
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("crop", &[image], result.freeze())
+}
+
+/// Zeros right and below up to `h` x `w`.
+pub fn pad(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
+    let [n, own_h, own_w, c] = image.nhwc()?;
+    if (own_h, own_w) == (h, w) {
+        return Ok(image.clone());
+    }
+    if own_h > h || own_w > w {
+        return Err(Error::internal(format!("{} is padded to {h} x {w}", image.shape())));
+    }
+    let mut result = cx.allocate([n, h, w, c], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let source = image.host::<f32>()?;
+            result.host_mut::<f32>()?.par_chunks_mut((w * c).max(1)).enumerate().for_each(|(row, line)| {
+                line.fill(0.0);
+                let (image, y) = (row / h, row % h);
+                if y < own_h {
+                    line[..own_w * c]
+                        .copy_from_slice(&source[(image * own_h + y) * own_w * c..][..own_w * c]);
+                }
+            });
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("pad", &[image], result.freeze())
+}
+
+/// A weighted mean of overlapping windows in the making.
+#[derive(Debug)]
+pub struct Blend {
+    sums: TensorMut,
+    weights: TensorMut,
+    shape: [usize; 4],
+}
+
+impl Blend {
+    /// An empty canvas [N, H, W, C].
+    pub fn new(cx: &Cx, shape: [usize; 4]) -> Result<Self> {
+        let [_, h, w, _] = shape;
+        let mut blend =
+            Blend { sums: cx.allocate(shape, DType::F32)?, weights: cx.allocate([h, w], DType::F32)?, shape };
+        match cx.device() {
+            Device::Cpu(_) => {
+                blend.sums.host_mut::<f32>()?.fill(0.0);
+                blend.weights.host_mut::<f32>()?.fill(0.0);
+            }
+            Device::Plan(_) => {}
+        }
+        Ok(blend)
+    }
+
+    /// Adds `tile` [N, h, w, C] at `window`, each pixel with its weight from `profile` [h, w].
+    pub fn add(&mut self, cx: &Cx, tile: &Tensor, window: Window, profile: &Tensor) -> Result<()> {
+        let [n, _, w, c] = self.shape;
+        window.check(self.shape)?;
+        if *tile.shape() != [n, window.h, window.w, c] || *profile.shape() != [window.h, window.w] {
+            return Err(Error::internal(format!("{} does not fill {window:?}", tile.shape())));
+        }
+        match cx.device() {
+            Device::Cpu(_) => {
+                let (tile, profile) = (tile.host::<f32>()?, profile.host::<f32>()?);
+                let rows = self.shape[1];
+                self.sums.host_mut::<f32>()?.par_chunks_mut(w * c).enumerate().for_each(|(row, line)| {
+                    let (image, y) = (row / rows, row % rows);
+                    if !(window.y..window.y + window.h).contains(&y) {
+                        return;
+                    }
+                    let source = (image * window.h + y - window.y) * window.w;
+                    for i in 0..window.w {
+                        let weight = profile[(y - window.y) * window.w + i];
+                        let pixel = &tile[(source + i) * c..][..c];
+                        let place = &mut line[(window.x + i) * c..][..c];
+                        place.iter_mut().zip(pixel).for_each(|(v, p)| *v += weight * p);
+                    }
+                });
+                let weights = self.weights.host_mut::<f32>()?;
+                for (y, line) in profile.chunks_exact(window.w).enumerate() {
+                    let place = &mut weights[(window.y + y) * w + window.x..][..window.w];
+                    place.iter_mut().zip(line).for_each(|(v, p)| *v += p);
+                }
+            }
+            Device::Plan(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The weighted mean. Every pixel must have been covered.
+    pub fn finish(mut self, cx: &Cx) -> Result<Tensor> {
+        let [_, h, w, c] = self.shape;
+        match cx.device() {
+            Device::Cpu(_) => {
+                let weights = self.weights.host_mut::<f32>()?;
+                if weights.iter().any(|weight| !(*weight > 0.0)) {
+                    return Err(Error::internal("the tiles leave a gap"));
+                }
+                let pixels = self.sums.host_mut::<f32>()?.chunks_exact_mut(c);
+                for (index, pixel) in pixels.enumerate() {
+                    let weight = weights[index % (h * w)];
+                    pixel.iter_mut().for_each(|v| *v /= weight);
+                }
+            }
+            Device::Plan(_) => {}
+        }
+        Ok(self.sums.freeze())
+    }
+}

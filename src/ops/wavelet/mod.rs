@@ -1,0 +1,59 @@
+//! Colour fixing: splitting an image into low and high frequencies, and matching channel statistics.
+//!
+//! The blur of radius r is [1 2 1; 2 4 2; 1 2 1] / 16 dilated by r with replicated edges; five levels
+//! r = 1, 2, 4, 8, 16 in sequence leave the low frequencies, the rest are the high ones.
+
+mod cpu;
+
+use super::Cx;
+use super::elementwise::combine;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Levels of the published decomposition.
+pub const LEVELS: u32 = 5;
+
+fn blur(cx: &Cx, image: &Tensor, radius: usize) -> Result<Tensor> {
+    let [n, h, w, c] = image.nhwc()?;
+    let mut result = cx.allocate(image.shape(), DType::F32)?;
+    let mut scratch = cx.allocate(image.shape(), DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            cpu::blur(image.host()?, [n, h, w, c], radius, scratch.host_mut()?, result.host_mut()?);
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("blur", &[image], result.freeze())
+}
+
+/// The low frequencies of [N, H, W, C] after `levels` blurs; the high ones are the image minus these.
+pub fn low_frequencies(cx: &Cx, image: &Tensor, levels: u32) -> Result<Tensor> {
+    let mut low = image.clone();
+    for level in 0..levels {
+        low = blur(cx, &low, 1 << level)?;
+    }
+    Ok(low)
+}
+
+/// The detail of `image` on the low frequencies of `reference`, both [N, H, W, C].
+pub fn wavelet_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor> {
+    let own = low_frequencies(cx, image, LEVELS)?;
+    let wanted = low_frequencies(cx, reference, LEVELS)?;
+    combine(cx, &[(1.0, image), (-1.0, &own), (1.0, &wanted)], 0.0)
+}
+
+/// `image` with the mean and standard deviation of `reference`, per image and channel (AdaIN). The
+/// deviations are those of the unbiased variance plus 1e-5, as DiffBIR takes them.
+pub fn adain_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor> {
+    let shape = image.nhwc()?;
+    if reference.shape() != image.shape() {
+        return Err(Error::internal(format!("{} is matched to {}", image.shape(), reference.shape())));
+    }
+    let mut result = cx.allocate(image.shape(), DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::adain(image.host()?, reference.host()?, shape, result.host_mut()?),
+        Device::Plan(_) => {}
+    }
+    cx.constant("adain_fix", &[image, reference], result.freeze())
+}
