@@ -52,7 +52,8 @@ pub fn erf(x: f32) -> f32 {
     for c in [-2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2] {
         q = q * s + c;
     }
-    x * p / q
+    // Rounding leaves the rational a hair inside +-1 at its ends; the tails of GELU need exactly 1.
+    if s > 15.2 { 1f32.copysign(x) } else { x * p / q }
 }
 
 /// x * Phi(x), the exact GELU
