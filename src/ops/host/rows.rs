@@ -129,7 +129,8 @@ impl<'a> HostEpilogue<'a> {
             pixel.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
         }
         if let Some(per_image) = self.per_image {
-            pixel.iter_mut().zip(&per_image[n * o..][..o]).for_each(|(v, b)| *v += b);
+            let row = if per_image.len() == o { 0 } else { n };
+            pixel.iter_mut().zip(&per_image[row * o..][..o]).for_each(|(v, b)| *v += b);
         }
         activate(pixel, self.activation);
         if self.scale != 1.0 {
