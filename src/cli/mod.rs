@@ -1,1 +1,3 @@
 //! (being written)
+pub mod interrupt;
+pub mod progress;
