@@ -1,6 +1,6 @@
 //! Checks on a file's outer structure that the decoders leave out.
 
-use super::{DecodeLimits, damaged, truncated};
+use super::{DecodeLimits, damaged, truncated, unsupported};
 use crate::error::Result;
 use crate::image::Format;
 
@@ -68,7 +68,12 @@ fn webp_chunks(
             }
             b"VP8L" if body.len() >= 5 => {
                 let packed = u64::from(le32(&body[1..]));
-                Some((1 + (packed & 0x3fff), 1 + (packed >> 14 & 0x3fff)))
+                let size = (1 + (packed & 0x3fff), 1 + (packed >> 14 & 0x3fff));
+                // The one size that the format allows and the decoder, which keeps 14 bits of it, reads as 0.
+                if size.0 == 16_384 || size.1 == 16_384 {
+                    return Err(unsupported(Format::WebP, "a side of 16384 pixels"));
+                }
+                Some(size)
             }
             b"ANMF" if body.len() > 16 => {
                 let size = (1 + le24(&body[6..]), 1 + le24(&body[9..]));

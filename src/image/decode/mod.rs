@@ -14,6 +14,7 @@ mod quiet;
 mod raster;
 mod samples;
 mod tiff;
+mod tiff_tags;
 
 use super::format::describe_unknown;
 use super::{Format, Picture};

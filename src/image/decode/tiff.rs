@@ -2,36 +2,34 @@
 //! premultiplied alpha from straight.
 
 use super::samples::{Raw, Samples, with_capacity, zeros};
-use super::{DecodeLimits, damaged, truncated, unsupported};
+use super::{DecodeLimits, damaged, tiff_tags, truncated, unsupported};
 use crate::error::{Error, Result};
 use crate::image::Format;
 use image::metadata::Orientation;
-use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
-/// Bytes of the largest tag: a colour profile, strip offsets.
-const MAX_TAG_BYTES: usize = 16 << 20;
-/// Bytes beside the pixels: one compressed strip or tile.
-const MAX_STRIP_BYTES: usize = 64 << 20;
+/// Bytes that the tags of a small picture may take; the decoder holds 32 bytes a value.
+const MIN_TAG_BYTES: u64 = 64 << 20;
 /// Most samples a pixel, alpha and extra channels included.
 const MAX_CHANNELS: u64 = 8;
 
 type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
 
 pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Raw> {
-    let (bytes, palette) = without_palette(bytes)?;
+    let (bytes, palette) = tiff_tags::prepare(bytes)?;
     let mut reader = Decoder::new(Cursor::new(bytes.as_ref())).map_err(describe)?;
     let (width, height) = reader.dimensions().map_err(describe)?;
     limits.check(width.into(), height.into())?;
     let (width, height) = (width as usize, height as usize);
     let pixels = (width * height) as u64;
     let mut most = Limits::default();
-    most.decoding_buffer_size = usize::try_from(pixels * MAX_CHANNELS * 4).unwrap_or(usize::MAX);
-    most.ifd_value_size = MAX_TAG_BYTES;
-    most.intermediate_buffer_size = most.decoding_buffer_size.clamp(1 << 20, MAX_STRIP_BYTES);
+    let decoded = (pixels * MAX_CHANNELS * 4).max(MIN_TAG_BYTES);
+    most.decoding_buffer_size = usize::try_from(decoded).unwrap_or(usize::MAX);
+    // No compressed strip is larger than the file.
+    most.intermediate_buffer_size = bytes.len();
     let mut reader = reader.with_limits(most);
 
     let colour = reader.colortype().map_err(describe)?;
@@ -174,36 +172,6 @@ fn colour_map(reader: &mut Reader, bits: u8) -> Result<Vec<[u8; 3]>> {
     // Some writers store 8-bit values where the format wants 16-bit ones; libtiff tells them apart likewise.
     let shift = if map.iter().all(|&v| v < 256) { 0 } else { 8 };
     Ok((0..colours).map(|i| [0, 1, 2].map(|c| (map[c * colours + i] >> shift) as u8)).collect())
-}
-
-/// Photometric interpretation "palette" is one that the decoder refuses, though the pixels are stored like grey. This
-/// returns the file with the tag of the first page changed to "black is zero", and whether that was needed. BigTIFF
-/// is left as it is.
-fn without_palette(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, bool)> {
-    const PHOTOMETRIC: u16 = 262;
-    const PALETTE: u16 = 3;
-    const BLACK_IS_ZERO: u16 = 1;
-    let big_endian = bytes.first() == Some(&b'M');
-    let u16_at = |at: usize| {
-        let b = bytes.get(at..at.checked_add(2)?)?;
-        Some(if big_endian { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) })
-    };
-    let u32_at = |at: usize| {
-        let b: [u8; 4] = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if big_endian { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
-    };
-    let find = || {
-        let page = u32_at(4).filter(|_| u16_at(2) == Some(42))? as usize;
-        let entries = usize::from(u16_at(page)?);
-        let at = |i: usize| page + 2 + 12 * i;
-        (0..entries).map(at).find(|&at| u16_at(at) == Some(PHOTOMETRIC) && u16_at(at + 8) == Some(PALETTE))
-    };
-    let Some(entry) = find() else { return Ok((Cow::Borrowed(bytes), false)) };
-    let mut changed = with_capacity::<u8>(bytes.len() as u64)?;
-    changed.extend_from_slice(bytes);
-    let value = if big_endian { BLACK_IS_ZERO.to_be_bytes() } else { BLACK_IS_ZERO.to_le_bytes() };
-    changed[entry + 8..entry + 10].copy_from_slice(&value);
-    Ok((Cow::Owned(changed), true))
 }
 
 fn odd(what: &str) -> Error {
