@@ -22,12 +22,12 @@ impl Pipeline<'_> {
         for (y, x) in tiling.corners() {
             self.progress.check_interrupt()?;
             let [tile_h, tile_w] = tiling.tile;
-            let pixels = Window { y: y * factor, x: x * factor, h: tile_h * factor, w: tile_w * factor };
-            let part = crop(self.cx, image, pixels)?;
+            let window = Window { y, x, h: tile_h, w: tile_w };
+            let part = crop(self.cx, image, window.scaled(factor))?;
             let name = noise.map(|name| format!("{name}.{y}.{x}"));
             let drawn = name.map(|name| self.draw(&name, [n, latent, tile_h, tile_w])).transpose()?;
             let z = self.system.vae.encode(self.cx, &part, drawn.as_ref())?;
-            blend.add(self.cx, &z, Window { y, x, h: tile_h, w: tile_w }, &profile)?;
+            blend.add(self.cx, &z, window, &profile)?;
             self.progress.step();
         }
         blend.finish(self.cx)
@@ -46,10 +46,9 @@ impl Pipeline<'_> {
         for (y, x) in tiling.corners() {
             self.progress.check_interrupt()?;
             let [tile_h, tile_w] = tiling.tile;
-            let part = crop(self.cx, z, Window { y, x, h: tile_h, w: tile_w })?;
-            let image = self.system.vae.decode(self.cx, &part)?;
-            let place = Window { y: y * factor, x: x * factor, h: tile_h * factor, w: tile_w * factor };
-            blend.add(self.cx, &image, place, &profile)?;
+            let window = Window { y, x, h: tile_h, w: tile_w };
+            let image = self.system.vae.decode(self.cx, &crop(self.cx, z, window)?)?;
+            blend.add(self.cx, &image, window.scaled(factor), &profile)?;
             self.progress.step();
         }
         blend.finish(self.cx)

@@ -39,7 +39,8 @@ impl Pipeline<'_> {
             false => None,
             true => {
                 let times = system.controlnet.times(cx, timesteps)?;
-                let adapters = system.adapters.as_ref().map(|a| a.times(cx, &unet_times.embedding)).transpose()?;
+                let adapters =
+                    system.adapters.as_ref().map(|a| a.times(cx, &unet_times.embedding)).transpose()?;
                 Some((times, system.controlnet.text(cx, &context)?, adapters))
             }
         };
@@ -58,9 +59,8 @@ impl Pipeline<'_> {
         let tiles = tiling.as_ref().map_or(1, |tiling| tiling.count());
         self.progress.steps("denoising", steps.len() * tiles);
         let mut x = x;
-        // The schedule counts from the least noisy step; runs count from the noisiest.
-        for (i, index) in (0..steps.len()).rev().enumerate() {
-            let call = Call { name: format!("step{i}"), index, controlled: i < until, guidance };
+        for (i, step) in steps.iter().enumerate() {
+            let call = Call { name: format!("step{i}"), index: i, controlled: i < until, guidance };
             let eps = match &tiling {
                 None => {
                     let eps = self.predict(&constant, &call, &x, hint, true)?;
@@ -81,7 +81,7 @@ impl Pipeline<'_> {
                 }
             };
             let noise = self.draw(&call.name, [n, c, h, w])?;
-            x = ddpm_step(self.cx, &x, &eps, &noise, &steps[index].coefficients)?;
+            x = ddpm_step(self.cx, &x, &eps, &noise, &step.coefficients)?;
             self.keep(&format!("step{i}.eps"), &eps)?;
             self.keep(&format!("step{i}.x_prev"), &x)?;
             self.check_finite(&x, &call.name)?;
@@ -91,7 +91,14 @@ impl Pipeline<'_> {
     }
 
     /// The guided noise prediction for one window.
-    fn predict(&mut self, constant: &Constant, call: &Call, x: &Tensor, hint: &Tensor, trace: bool) -> Result<Tensor> {
+    fn predict(
+        &mut self,
+        constant: &Constant,
+        call: &Call,
+        x: &Tensor,
+        hint: &Tensor,
+        trace: bool,
+    ) -> Result<Tensor> {
         self.progress.check_interrupt()?;
         let (cx, system) = (self.cx, self.system);
         let guided = call.guidance.is_on();
@@ -148,7 +155,7 @@ impl Pipeline<'_> {
 /// One model call.
 struct Call {
     name: String,
-    /// position in the schedule, 0 the least noisy
+    /// position in the run, 0 the noisiest
     index: usize,
     controlled: bool,
     guidance: Guidance,

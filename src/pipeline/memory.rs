@@ -30,7 +30,13 @@ impl Estimate {
 ///
 /// # Errors
 /// Options or sizes that cannot be.
-pub fn estimate(cx: &Cx, system: &System, options: &Options, [images, h, w]: [usize; 3], context: usize) -> Result<Estimate> {
+pub fn estimate(
+    cx: &Cx,
+    system: &System,
+    options: &Options,
+    [images, h, w]: [usize; 3],
+    context: usize,
+) -> Result<Estimate> {
     require_plan(cx)?;
     let device = cx.device();
     let low = Tensor::from_f32(device, &[], [images, h, w, 3])?;
@@ -42,7 +48,9 @@ pub fn estimate(cx: &Cx, system: &System, options: &Options, [images, h, w]: [us
         Pipeline { cx, system, options: &options, noise: &mut noise, trace: &mut trace, progress: &Silent };
     pipeline.upscale(&low, &text, Some(&text))?;
     match device {
-        Device::Plan(plan) => Ok(Estimate { weights: plan.weight_bytes(), activations: plan.activation_bytes() }),
+        Device::Plan(plan) => {
+            Ok(Estimate { weights: plan.weight_bytes(), activations: plan.activation_bytes() })
+        }
         Device::Cpu(_) => Err(Error::internal("a plan needs the planning device")),
     }
 }

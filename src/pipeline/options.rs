@@ -68,7 +68,9 @@ impl Options {
                 .fix("1.0 is the published value"));
         }
         if let Some(0) = self.stage1_tile {
-            return Err(Error::usage("a stage-1 tile of 0 pixels").at("--stage1-tile").fix("leave it out for no tiles"));
+            return Err(Error::usage("a stage-1 tile of 0 pixels")
+                .at("--stage1-tile")
+                .fix("leave it out for no tiles"));
         }
         Ok(())
     }

@@ -43,7 +43,12 @@ impl Pipeline<'_> {
     ///
     /// # Errors
     /// Sizes or options that cannot be, memory that runs out, an interrupt, values that are not finite.
-    pub fn upscale(&mut self, low: &Tensor, positive: &Tensor, negative: Option<&Tensor>) -> Result<Upscaled> {
+    pub fn upscale(
+        &mut self,
+        low: &Tensor,
+        positive: &Tensor,
+        negative: Option<&Tensor>,
+    ) -> Result<Upscaled> {
         self.options.check()?;
         let [n, h, w, _] = low.nhwc()?;
         let sizes = Sizes::new([h, w], self.options.scale)?;

@@ -4,18 +4,14 @@ use super::run::Pipeline;
 use crate::error::Result;
 use crate::models::RrdbNet;
 use crate::ops::resize::resize_bicubic;
-use crate::ops::tiles::{Blend, Window, crop};
+use crate::ops::tiles::{Blend, crop};
 use crate::sampler::sizes::Sizes;
-use crate::sampler::tiles::{PaddedTiles, Rect};
+use crate::sampler::tiles::PaddedTiles;
 use crate::tensor::{DType, Tensor, TensorMut};
 
 /// Input pixels around a tile that the network sees and whose output is dropped. The receptive field of 23
 /// blocks is wider, but what lies this far changes a pixel by less than a byte.
 const PADDING: usize = 16;
-
-fn window(rect: Rect) -> Window {
-    Window { y: rect.y, x: rect.x, h: rect.height, w: rect.width }
-}
 
 impl Pipeline<'_> {
     /// low [N, h, w, 3] in [0, 1] -> the clean image at the working size, not clamped
@@ -40,9 +36,9 @@ impl Pipeline<'_> {
         let mut canvas = Blend::new(self.cx, [n, h * zoom, w * zoom, c])?;
         for tile in tiles.iter() {
             self.progress.check_interrupt()?;
-            let part = self.system.stage1.forward(self.cx, &crop(self.cx, low, window(tile.input))?)?;
-            let valid = crop(self.cx, &part, window(tile.crop(zoom)))?;
-            let place = window(tile.place(zoom));
+            let part = self.system.stage1.forward(self.cx, &crop(self.cx, low, tile.input)?)?;
+            let valid = crop(self.cx, &part, tile.crop(zoom))?;
+            let place = tile.place(zoom);
             canvas.add(self.cx, &valid, place, &ones(self, place.h, place.w)?)?;
             self.progress.step();
         }

@@ -153,13 +153,15 @@ impl Weights {
     pub fn load(&self, cx: &Cx) -> Result<System> {
         let stage1 = self.load_stage1(cx)?;
         let sd = self.sd();
-        let unet_config = self.config(&sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))?;
+        let unet_config =
+            self.config(&sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))?;
         let vae = self.load_vae_from(&sd, cx)?;
         let unet = UNet::load(&Scope::new(cx, sd.source(), UNET), &unet_config)?;
         sd.finish(&[VAE, UNET])?;
 
         let tasr = self.tasr();
-        let config = self.config(&tasr, cx, CONTROLNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 2))?;
+        let config =
+            self.config(&tasr, cx, CONTROLNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 2))?;
         if config != unet_config {
             return Err(Error::weights(format!(
                 "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
@@ -225,7 +227,13 @@ impl Weights {
 
 /// The names under which weights are looked for in a models folder: SD 2.1, TASR, stage 1.
 pub const FILE_NAMES: [&[&str]; 3] = [
-    &["sd.safetensors", "v2-1_512-ema-pruned.safetensors", "v2-1_512-ema-pruned.ckpt", "sd21", "stable-diffusion-2-1-base"],
+    &[
+        "sd.safetensors",
+        "v2-1_512-ema-pruned.safetensors",
+        "v2-1_512-ema-pruned.ckpt",
+        "sd21",
+        "stable-diffusion-2-1-base",
+    ],
     &["tasr.safetensors", "tasr_v1.pt", "tasr_v1.pth", "tasr_v1.ckpt"],
     &["stage1.safetensors", "BSRNet.pth", "BSRGAN.pth", "RealESRGAN_x4plus.pth"],
 ];

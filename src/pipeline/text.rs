@@ -16,7 +16,11 @@ pub struct TextFeatures {
 
 impl TextFeatures {
     /// Encodes every distinct row of `tokens`.
-    pub fn encode<'t>(cx: &Cx, tower: &TextTower, tokens: impl IntoIterator<Item = &'t [u32]>) -> Result<Self> {
+    pub fn encode<'t>(
+        cx: &Cx,
+        tower: &TextTower,
+        tokens: impl IntoIterator<Item = &'t [u32]>,
+    ) -> Result<Self> {
         let mut features = TextFeatures { by_tokens: HashMap::new(), length: 0, width: 0 };
         for row in tokens {
             if features.by_tokens.contains_key(row) {

@@ -105,9 +105,12 @@ impl TraceFile {
             dtype,
         });
         if kept.row != row {
-            return Err(Error::usage(format!("{name} is {:?} for one image and {row:?} for another", kept.row))
-                .at("--trace")
-                .fix("trace images of one size"));
+            return Err(Error::usage(format!(
+                "{name} is {:?} for one image and {row:?} for another",
+                kept.row
+            ))
+            .at("--trace")
+            .fix("trace images of one size"));
         }
         kept.halves.iter_mut().zip(halves).for_each(|(all, new)| all.extend_from_slice(new));
         Ok(())
@@ -123,7 +126,8 @@ impl Kept {
 
 impl Trace for TraceFile {
     fn wants(&self, name: &str) -> bool {
-        self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))
+        self.patterns.is_empty()
+            || self.patterns.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))
     }
 
     fn tensor(&mut self, name: &str, value: &Tensor, rows: Rows) -> Result<()> {

@@ -17,4 +17,4 @@ pub use noise::{NoiseSource, Seeded, content_hash};
 pub use replay::Replay;
 pub use schedule::{AddNoise, Schedule, Step};
 pub use sizes::Sizes;
-pub use tiles::{PaddedTile, PaddedTiles, Rect, Tiling};
+pub use tiles::{PaddedTile, PaddedTiles, Tiling};

@@ -13,6 +13,7 @@
 //! Tables are computed in f64 in the order NumPy takes and stored as f32, as the official program does.
 
 use crate::error::{Error, Result};
+use crate::ops::diffusion::StepCoefficients;
 
 /// Timesteps of the training chain.
 pub const TRAINING_STEPS: usize = 1000;
@@ -135,61 +136,24 @@ impl Schedule {
             .rev()
             .map(|index| Step {
                 timestep: self.timesteps[index],
-                x0_from_x: self.x0_from_x[index],
-                x0_from_noise: self.x0_from_noise[index],
-                mean_from_x0: self.mean_from_x0[index],
-                mean_from_x: self.mean_from_x[index],
-                noise: if index == 0 { 0.0 } else { self.variance[index].sqrt() },
+                coefficients: StepCoefficients {
+                    x0_from_x: self.x0_from_x[index],
+                    x0_from_noise: self.x0_from_noise[index],
+                    mean_from_x0: self.mean_from_x0[index],
+                    mean_from_x: self.mean_from_x[index],
+                    deviation: if index == 0 { 0.0 } else { self.variance[index].sqrt() },
+                },
             })
             .collect()
     }
 }
 
-/// Coefficients of one sampling step, all f32 as applied.
+/// One sampling step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// What the network is told.
     pub timestep: usize,
-    pub x0_from_x: f32,
-    pub x0_from_noise: f32,
-    pub mean_from_x0: f32,
-    pub mean_from_x: f32,
-    /// Standard deviation of the fresh noise; 0 at the last step.
-    pub noise: f32,
-}
-
-impl Step {
-    /// The clean latent that `x` and the predicted noise imply.
-    #[inline]
-    pub fn x0(&self, x: f32, eps: f32) -> f32 {
-        self.x0_from_x * x - self.x0_from_noise * eps
-    }
-
-    /// One element, one step less noisy. Products and sums are rounded one by one, never fused, as in the official
-    /// sampler.
-    #[inline]
-    pub fn previous(&self, x: f32, eps: f32, noise: f32) -> f32 {
-        let mean = self.mean_from_x0 * self.x0(x, eps) + self.mean_from_x * x;
-        // Branching rather than adding zero keeps a non-finite unused draw out of the last step.
-        if self.noise == 0.0 { mean } else { mean + self.noise * noise }
-    }
-
-    /// Replaces `x` by the latent one step less noisy; all slices of one length and layout.
-    ///
-    /// # Errors
-    /// An internal error when the lengths differ.
-    pub fn apply(&self, x: &mut [f32], eps: &[f32], noise: &[f32]) -> Result<()> {
-        if x.len() != eps.len() || x.len() != noise.len() {
-            let (x, eps, noise) = (x.len(), eps.len(), noise.len());
-            return Err(Error::internal(format!(
-                "sampling step over {x} latents, {eps} predictions and {noise} noise values"
-            )));
-        }
-        for ((x, &eps), &noise) in x.iter_mut().zip(eps).zip(noise) {
-            *x = self.previous(*x, eps, noise);
-        }
-        Ok(())
-    }
+    pub coefficients: StepCoefficients,
 }
 
 /// Coefficients of the training chain's forward process, each `[1000]`: `x_t = signal[t] * x0 + spread[t] * noise`.
@@ -208,23 +172,6 @@ impl AddNoise {
             signal: total.iter().map(|a| a.sqrt() as f32).collect(),
             spread: total.iter().map(|a| (1.0 - a).sqrt() as f32).collect(),
         }
-    }
-
-    /// Replaces the clean latent `x` by its noisy version at timestep `t`.
-    ///
-    /// # Errors
-    /// An internal error when `t` is not below 1000 or the lengths differ.
-    pub fn apply(&self, t: usize, x: &mut [f32], noise: &[f32]) -> Result<()> {
-        if t >= self.signal.len() || x.len() != noise.len() {
-            let (x, noise) = (x.len(), noise.len());
-            return Err(Error::internal(format!(
-                "{noise} noise values added to {x} latents at timestep {t}"
-            )));
-        }
-        for (x, &noise) in x.iter_mut().zip(noise) {
-            *x = self.signal[t] * *x + self.spread[t] * noise;
-        }
-        Ok(())
     }
 }
 
@@ -330,22 +277,11 @@ mod tests {
         let add = AddNoise::new();
         let (clean, noise) = (0.7f32, -1.3f32);
         for step in schedule.steps() {
-            let mut x = [clean];
-            add.apply(step.timestep, &mut x, &[noise]).unwrap();
-            assert!((step.x0(x[0], noise) - clean).abs() < 2e-5, "timestep {}", step.timestep);
+            let x = add.signal[step.timestep] * clean + add.spread[step.timestep] * noise;
+            assert!((step.coefficients.x0(x, noise) - clean).abs() < 2e-5, "timestep {}", step.timestep);
             if step.timestep == 0 {
-                step.apply(&mut x, &[noise], &[f32::NAN]).unwrap();
-                assert!((x[0] - clean).abs() < 1e-6);
+                assert!((step.coefficients.previous(x, noise, f32::NAN) - clean).abs() < 1e-6);
             }
         }
-    }
-
-    #[test]
-    fn unequal_lengths_are_refused() {
-        let step = Schedule::spaced(4).unwrap().steps()[0];
-        assert!(step.apply(&mut [0.0; 3], &[0.0; 3], &[0.0; 2]).is_err());
-        assert!(step.apply(&mut [0.0; 3], &[0.0; 4], &[0.0; 3]).is_err());
-        assert!(AddNoise::new().apply(999, &mut [0.0; 3], &[0.0; 2]).is_err());
-        assert!(AddNoise::new().apply(1000, &mut [0.0; 3], &[0.0; 3]).is_err());
     }
 }

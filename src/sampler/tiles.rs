@@ -2,6 +2,7 @@
 //! tiles for stage 1.
 
 use crate::error::{Error, Result};
+use crate::ops::tiles::Window;
 use crate::sampler::sizes::{LATENT_CELL, PAD_MULTIPLE, Size};
 
 /// Starts of the windows along an axis: 0, stride, 2 * stride, ... while a whole window fits, and one more flush with
@@ -132,39 +133,23 @@ impl Tiling {
     }
 }
 
-/// A rectangle in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rect {
-    pub y: usize,
-    pub x: usize,
-    pub h: usize,
-    pub w: usize,
-}
-
-impl Rect {
-    /// The same rectangle in an image `factor` times as large.
-    pub fn scaled(self, factor: usize) -> Rect {
-        Rect { y: self.y * factor, x: self.x * factor, h: self.h * factor, w: self.w * factor }
-    }
-}
-
 /// One padded tile: run the network on `input`, keep what belongs to `valid`. Both in input pixels of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PaddedTile {
     /// The tile and its padding, clipped to the image.
-    pub input: Rect,
+    pub input: Window,
     /// The tile without padding; the tiles' valid parts cover the image, each pixel once.
-    pub valid: Rect,
+    pub valid: Window,
 }
 
 impl PaddedTile {
     /// Where the kept part lies in the tile's own output, which is `scale` times its input.
-    pub fn crop(&self, scale: usize) -> Rect {
-        Rect { y: self.valid.y - self.input.y, x: self.valid.x - self.input.x, ..self.valid }.scaled(scale)
+    pub fn crop(&self, scale: usize) -> Window {
+        Window { y: self.valid.y - self.input.y, x: self.valid.x - self.input.x, ..self.valid }.scaled(scale)
     }
 
     /// Where the kept part goes in the image's output.
-    pub fn place(&self, scale: usize) -> Rect {
+    pub fn place(&self, scale: usize) -> Window {
         self.valid.scaled(scale)
     }
 }
@@ -212,8 +197,8 @@ impl PaddedTiles {
             let (row, col) = (i / self.counts[1], i % self.counts[1]);
             let ((y, h, valid_y, valid_h), (x, w, valid_x, valid_w)) = (self.span(0, row), self.span(1, col));
             PaddedTile {
-                input: Rect { y, x, h, w },
-                valid: Rect { y: valid_y, x: valid_x, h: valid_h, w: valid_w },
+                input: Window { y, x, h, w },
+                valid: Window { y: valid_y, x: valid_x, h: valid_h, w: valid_w },
             }
         })
     }
@@ -362,7 +347,7 @@ mod tests {
         let (h, w, reach, scale) = (23, 31, 2usize, 2);
         let image: Vec<f64> = (0..h * w).map(|i| ((i * 7919) % 101) as f64).collect();
         // A filter with zeros outside, its output enlarged by repeating.
-        let filter = |region: Rect| -> Vec<f64> {
+        let filter = |region: Window| -> Vec<f64> {
             let sum = |y: usize, x: usize| {
                 let mut sum = 0.0;
                 for v in y.saturating_sub(reach)..(y + reach + 1).min(region.h) {
@@ -375,7 +360,7 @@ mod tests {
             let width = region.w * scale;
             (0..region.h * scale * width).map(|i| sum(i / width / scale, i % width / scale)).collect()
         };
-        let whole = filter(Rect { y: 0, x: 0, h, w });
+        let whole = filter(Window { y: 0, x: 0, h, w });
         for (pad, seamless) in [(reach, true), (reach - 1, false)] {
             let mut joined = vec![0.0; whole.len()];
             for tile in PaddedTiles::new(h, w, 8, pad).unwrap().iter() {

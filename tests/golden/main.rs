@@ -6,6 +6,9 @@
 mod case;
 mod compare;
 mod networks;
+mod pipeline;
+mod tokens;
+mod units;
 
 use std::process::ExitCode;
 
@@ -23,6 +26,8 @@ enum Outcome {
 fn run(case: &Case) -> Result<Outcome> {
     match case.kind() {
         "networks" => networks::run(case).map(Outcome::Compared),
+        "pipeline" => pipeline::run(case).map(Outcome::Compared),
+        "units" => units::run(case).map(Outcome::Compared),
         "train" | "cleaner" | "metrics" => Ok(Outcome::NotBuilt),
         other => Err(Error::input(format!("unknown kind '{other}'")).at(case.name())),
     }

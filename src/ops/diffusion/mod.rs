@@ -32,6 +32,22 @@ pub struct StepCoefficients {
     pub deviation: f32,
 }
 
+impl StepCoefficients {
+    /// The clean latent that `x` and the predicted noise imply.
+    #[inline]
+    pub fn x0(&self, x: f32, eps: f32) -> f32 {
+        self.x0_from_x * x - self.x0_from_noise * eps
+    }
+
+    /// One element, one step less noisy. Products and sums are rounded one by one, as in the official sampler.
+    #[inline]
+    pub fn previous(&self, x: f32, eps: f32, noise: f32) -> f32 {
+        let mean = self.mean_from_x0 * self.x0(x, eps) + self.mean_from_x * x;
+        // Branching rather than adding zero keeps a non-finite unused draw out of the last step.
+        if self.deviation == 0.0 { mean } else { mean + self.deviation * noise }
+    }
+}
+
 /// One step: x, eps, noise [N, h, w, c] -> x one step less noisy.
 pub fn ddpm_step(
     cx: &Cx,
@@ -53,8 +69,7 @@ pub fn ddpm_step(
         Device::Cpu(_) => {
             let (x, eps, noise) = (x.host::<f32>()?, eps.host::<f32>()?, noise.host::<f32>()?);
             for (i, out) in result.host_mut::<f32>()?.iter_mut().enumerate() {
-                let x0 = step.x0_from_x * x[i] - step.x0_from_noise * eps[i];
-                *out = step.mean_from_x0 * x0 + step.mean_from_x * x[i] + step.deviation * noise[i];
+                *out = step.previous(x[i], eps[i], noise[i]);
             }
         }
         Device::Plan(_) => {}

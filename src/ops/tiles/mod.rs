@@ -17,6 +17,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// The same rectangle in an image `factor` times as large.
+    pub fn scaled(self, factor: usize) -> Self {
+        Window { y: self.y * factor, x: self.x * factor, h: self.h * factor, w: self.w * factor }
+    }
+
     fn check(&self, [_, h, w, _]: [usize; 4]) -> Result<()> {
         if self.y + self.h <= h && self.x + self.w <= w {
             return Ok(());
