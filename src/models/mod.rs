@@ -1,1 +1,3 @@
-//! (being written)
+//! The networks of the system and what feeds them.
+
+pub mod text;

@@ -1,0 +1,4 @@
+//! From a prompt to the features that steer the sampler.
+
+pub mod cleanup;
+pub mod tokenizer;
