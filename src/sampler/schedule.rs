@@ -257,15 +257,23 @@ mod tests {
             let schedule = Schedule::spaced(steps).unwrap();
             let order = schedule.steps();
             assert_eq!(order.len(), steps);
-            assert_eq!(order[steps - 1].noise, 0.0);
+            assert_eq!(order[steps - 1].coefficients.deviation, 0.0);
             assert_eq!(order[steps - 1].timestep, 0);
             for (i, step) in order.iter().enumerate() {
-                let values = [step.x0_from_x, step.x0_from_noise, step.mean_from_x0, step.mean_from_x];
+                let values = [
+                    step.coefficients.x0_from_x,
+                    step.coefficients.x0_from_noise,
+                    step.coefficients.mean_from_x0,
+                    step.coefficients.mean_from_x,
+                ];
                 assert!(
                     values.iter().all(|v| v.is_finite() && *v >= 0.0),
                     "{steps} steps, step {i}: {step:?}"
                 );
-                assert!(i + 1 == steps || step.noise > 0.0, "{steps} steps, step {i}: {step:?}");
+                assert!(
+                    i + 1 == steps || step.coefficients.deviation > 0.0,
+                    "{steps} steps, step {i}: {step:?}"
+                );
             }
         }
     }

@@ -1,5 +1,8 @@
-//! The text side: tokens and their features.
+//! From a prompt to the features that steer the sampler.
 
+pub mod cleanup;
+pub mod tokenizer;
 mod tower;
 
+pub use tokenizer::{Tokenizer, Tokens};
 pub use tower::TextTower;
