@@ -52,7 +52,9 @@ struct Band {
 impl Band {
     fn of(g: &Geometry, direct: bool) -> Self {
         let method = match () {
-            () if g.kernel == 1 && g.stride == 1 && g.zoom == 1 && direct => Method::Pointwise,
+            () if g.kernel == 1 && g.zoom == 1 && (g.out_h, g.out_w) == (g.h, g.w) && direct => {
+                Method::Pointwise
+            }
             () if g.o <= FEW_OUTPUTS => Method::Gathered,
             () if g.c <= FEW_INPUTS => Method::Columns,
             () => Method::Shifted,

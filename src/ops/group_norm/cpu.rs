@@ -79,8 +79,8 @@ pub fn coefficients(
                 let (a, b) = match adaln {
                     None => (a, b),
                     Some(adaln) => {
-                        let first = if adaln.len() == 2 * c { 0 } else { image * 2 * c };
-                        let row = &adaln[first..][..2 * c];
+                        // one row may serve all images
+                        let row = &adaln[image * 2 * c % adaln.len()..][..2 * c];
                         let factor = 1.0 + f64::from(row[i]);
                         (a * factor, b * factor + f64::from(row[c + i]))
                     }

@@ -23,7 +23,9 @@ impl Window {
     }
 
     fn check(&self, [_, h, w, _]: [usize; 4]) -> Result<()> {
-        if self.y + self.h <= h && self.x + self.w <= w {
+        let inside =
+            |first: usize, size: usize, whole| first.checked_add(size).is_some_and(|end| end <= whole);
+        if inside(self.y, self.h, h) && inside(self.x, self.w, w) {
             return Ok(());
         }
         Err(Error::internal(format!("{self:?} leaves an image of {h} x {w}")))
