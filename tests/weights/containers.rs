@@ -121,3 +121,32 @@ fn several_files_merge() {
     let error = Checkpoint::open_all(&[paths[0].clone(), paths[0].clone()]).err().expect("twice").to_string();
     assert!(error.contains("two tensors are called"), "{error}");
 }
+
+/// Bytes of this process that lie in memory.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_converted_tensor_gives_its_memory_back() {
+    const COUNT: usize = 100 << 20;
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("large");
+    let spec = ("w".to_owned(), "float16".to_owned(), vec![COUNT]);
+    crate::support::sparse_safetensors(&path, &[spec]);
+    let file = Checkpoint::open(&path).expect("opens");
+    let mut out = vec![1f32; 1 << 20];
+    for first in (0..COUNT).step_by(out.len()) {
+        file.get("w").expect("tensor").read_at(first, &mut out).expect("read");
+    }
+    let held = resident();
+    file.release("w");
+    let freed = held.saturating_sub(resident());
+    // Other tests run beside this one, so the two readings differ by a little more or less.
+    assert!(freed > COUNT * 2 * 3 / 4, "of {} bytes only {freed} were given back", COUNT * 2);
+    assert_eq!(out, vec![0.0; 1 << 20]);
+}

@@ -72,6 +72,7 @@ fn the_single_file_is_canonical() {
     assert_eq!(found.kind, Kind::StableDiffusion { unet: true, vae: true, text: true });
     assert!(found.missing.is_empty() && found.unknown.is_empty(), "{:?} {:?}", found.missing, found.unknown);
     assert_eq!(found.parameters, 865_910_724 + 83_653_863 + 354_032_641);
+    assert_eq!(names::text_blocks_run(&file.under(names::TEXT)), 23);
 }
 
 #[test]
@@ -82,6 +83,7 @@ fn a_diffusers_folder_gives_the_same_names_and_shapes() {
     assert_eq!(shapes_of(&file), shapes_in(&specs, in_diffusers));
     assert!(file.unknown().is_empty(), "{:?}", file.unknown());
     assert_eq!(file.extras(), ["text_model.embeddings.position_ids"]);
+    assert_eq!(names::text_blocks_run(&file.under(names::TEXT)), 23);
     let found = identify(&file);
     assert!(found.missing.is_empty() && found.unknown.is_empty(), "{:?} {:?}", found.missing, found.unknown);
 }

@@ -103,6 +103,6 @@ fn misuse_is_refused_and_leaves_nothing() {
     assert!(out.write_f32("a", &[1.0, 2.0]).is_err());
     drop(out);
     let out = Writer::create(&path, specs(), &BTreeMap::new()).expect("create");
-    assert!(out.finish().err().expect("incomplete").to_string().contains("not written"));
+    assert!(out.finish().expect_err("incomplete").to_string().contains("not written"));
     assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
 }

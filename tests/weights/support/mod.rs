@@ -1,12 +1,16 @@
-//! Makes checkpoint files: PyTorch zips by a small pickle writer, safetensors with or without data.
+//! Makes checkpoint files: PyTorch zips by a small pickle writer, safetensors with or without data,
+//! and the manifests of published files.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+pub mod bytes;
 pub mod torch_file;
+
+pub use bytes::{f32_bytes, put, safetensors_bytes};
 
 /// One line of a manifest: name, dtype as PyTorch calls it, shape.
 pub type Spec = (String, String, Vec<usize>);
@@ -61,33 +65,4 @@ pub fn sparse_safetensors(path: &Path, specs: &[Spec]) {
     file.write_all(&(header.len() as u64).to_le_bytes()).expect("write");
     file.write_all(header.as_bytes()).expect("write");
     file.set_len((8 + header.len() + at) as u64).expect("length");
-}
-
-/// The bytes of a safetensors file.
-pub fn safetensors_bytes(tensors: &[(&str, &str, Vec<usize>, Vec<u8>)]) -> Vec<u8> {
-    let mut header = Map::new();
-    let mut data = Vec::new();
-    for (name, dtype, shape, bytes) in tensors {
-        let start = data.len();
-        data.extend_from_slice(bytes);
-        header.insert(
-            (*name).into(),
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]}),
-        );
-    }
-    let mut header = Value::Object(header).to_string();
-    header.push_str(&" ".repeat((8 - header.len() % 8) % 8));
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
-}
-
-pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// Writes `bytes` into `folder` under `name`.
-pub fn put(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
-    std::fs::write(&path, bytes).expect("write");
-    path
 }
