@@ -53,7 +53,7 @@ impl Float for f64 {
 impl Float for f16 {
     const DTYPE: Dtype = Dtype::F16;
     fn from_f64(value: f64) -> f16 {
-        f16::from_f64(value)
+        f16::from_f32(to_odd(value))
     }
     fn from_f32(value: f32) -> f16 {
         f16::from_f32(value)
@@ -69,7 +69,7 @@ impl Float for f16 {
 impl Float for bf16 {
     const DTYPE: Dtype = Dtype::BF16;
     fn from_f64(value: f64) -> bf16 {
-        bf16::from_f64(value)
+        bf16::from_f32(to_odd(value))
     }
     fn from_f32(value: f32) -> bf16 {
         bf16::from_f32(value)
@@ -80,6 +80,18 @@ impl Float for bf16 {
     fn is_infinite(self) -> bool {
         self.is_infinite()
     }
+}
+
+/// `value` in float32, rounded to odd where inexact: rounding that to a 16-bit type gives the same as
+/// rounding `value` itself would. (The half crate goes through the nearest float32 on some processors,
+/// which rounds twice.)
+fn to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) == value || !near.is_finite() {
+        return near;
+    }
+    let away_from_zero = f64::from(near).abs() > value.abs();
+    f32::from_bits((near.to_bits() - u32::from(away_from_zero)) | 1)
 }
 
 /// Converts `out.len()` stored values of `dtype`; `bytes` holds exactly them, at any alignment.
@@ -149,6 +161,14 @@ mod tests {
         let mut out = [f16::ZERO];
         assert!(floats(Dtype::F64, &value.to_le_bytes(), &mut out));
         assert_eq!(out[0].to_f64(), 1.0 + 2f64.powi(-10));
+        // The same for bf16, below zero, and where float32 itself underflows.
+        assert_eq!(
+            <bf16 as Float>::from_f64(-1.0 - 2f64.powi(-8) - 2f64.powi(-50)).to_f64(),
+            -1.0 - 2f64.powi(-7)
+        );
+        assert_eq!(<bf16 as Float>::from_f64(1.0 + 2f64.powi(-8) - 2f64.powi(-50)).to_f64(), 1.0);
+        assert_eq!(<f16 as Float>::from_f64(-1e-300).to_bits(), 0x8000);
+        assert_eq!(<f16 as Float>::from_f64(f64::MAX), f16::INFINITY);
         let tie = 1.0f32 + 2f32.powi(-11);
         assert!(floats(Dtype::F32, &tie.to_le_bytes(), &mut out));
         assert_eq!(out[0].to_f64(), 1.0);

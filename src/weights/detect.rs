@@ -58,12 +58,12 @@ pub(crate) fn container(bytes: &[u8]) -> Result<Container> {
     }
     if bytes.get(257..262) == Some(b"ustar") {
         return wrong(
-            "this is a tar archive (PyTorch before 0.2 saved such files)",
+            "this is a tar archive (the first versions of PyTorch saved such files)",
             "unpack it if it holds checkpoints, or save it again with a current PyTorch",
         );
     }
     if let Some(header) = safetensors_header_len(bytes)
-        && (bytes.get(8) == Some(&b'{') || header.checked_add(8).is_some_and(|end| end <= bytes.len() as u64))
+        && (bytes.get(8) == Some(&b'{') || (2..=bytes.len() as u64 - 8).contains(&header))
     {
         return Ok(Container::Safetensors);
     }

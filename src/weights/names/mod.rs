@@ -23,6 +23,7 @@ pub(crate) mod vae;
 use std::path::Path;
 
 pub(crate) use self::tasr::{is_adapter, is_controlnet_file};
+pub use self::text::blocks_run as text_blocks_run;
 use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
 use super::folder;

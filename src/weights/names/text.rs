@@ -78,14 +78,22 @@ pub(crate) fn to_ldm(file: &Checkpoint) -> Result<Checkpoint> {
     Ok(made)
 }
 
+/// How many blocks of the tower run, from bare canonical names.
+///
+/// The features are those of the penultimate block. A file with the text projection is a whole OpenCLIP
+/// tower, whose last block is never run; a file without it comes from transformers and ends with the
+/// penultimate one.
+pub fn blocks_run(file: &Checkpoint) -> usize {
+    let blocks = count_of(file.names(), |name| number_after(name, "transformer.resblocks."));
+    if file.contains("text_projection") { blocks.saturating_sub(1) } else { blocks }
+}
+
 /// Bare OpenCLIP names to those of transformers, with `text_model.`; query, key and value split.
 ///
 /// # Errors
 /// A stacked projection has a number of rows that three does not divide.
 pub(crate) fn to_transformers(file: &Checkpoint) -> Result<Checkpoint> {
-    let blocks = count_of(file.names(), |name| number_after(name, "transformer.resblocks."));
-    // A file with the projection is a whole OpenCLIP tower, whose last block is never run.
-    let run = if file.contains("text_projection") { blocks.saturating_sub(1) } else { blocks };
+    let run = blocks_run(file);
     let mut made = file.emptied();
     for (name, entry) in file.iter() {
         let block = number_after(name, "transformer.resblocks.");

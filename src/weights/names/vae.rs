@@ -10,7 +10,7 @@ use super::unet::{numbered, within};
 use super::{Place, VAE, count_of, number_after, reshape};
 use crate::error::Result;
 
-/// The attention's parts: (LDM, diffusers, diffusers before 0.15).
+/// The attention's parts: (LDM, diffusers, diffusers in old files).
 const ATTENTION: [(&str, &str, &str); 5] = [
     ("norm", "group_norm", "group_norm"),
     ("q", "to_q", "query"),

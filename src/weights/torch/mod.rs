@@ -28,6 +28,7 @@ fn contents(file: &Arc<FileMap>) -> Result<Contents> {
         Error::weights("this zip archive holds no data.pkl, so it is not a PyTorch checkpoint")
             .fix("unpack it if it contains checkpoints")
     })?;
+    archive.check_stored(root)?;
     if let Some(order) = archive.find(&format!("{root}byteorder")) {
         let order = archive.stored(order)?;
         if file.bytes()[order].trim_ascii() == b"big" {

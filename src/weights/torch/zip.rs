@@ -92,25 +92,37 @@ impl<'a> Archive<'a> {
         self.by_name.get(name).and_then(|i| self.entries.get(*i))
     }
 
-    /// The byte range of an entry's content in the archive.
+    /// Checks that what a checkpoint under `root` is made of is stored as it is.
     ///
     /// # Errors
-    /// The entry is compressed, encrypted or goes past the end of the archive.
-    pub fn stored(&self, entry: &Entry) -> Result<Range<usize>> {
-        let refuse = |what: &str| {
-            Err(Error::weights(format!("the archive entry {} is {what}", entry.name)).fix(
-                "checkpoints hold uncompressed entries: save it again with torch.save, \
-                 or pack the unpacked files again with `zip -0`",
-            ))
+    /// Entries are compressed or encrypted; the message names them.
+    pub fn check_stored(&self, root: &str) -> Result<()> {
+        let ours = |name: &str| {
+            name.strip_prefix(root)
+                .is_some_and(|rest| matches!(rest, "data.pkl" | "byteorder") || rest.starts_with("data/"))
         };
-        if entry.encrypted {
-            return refuse("encrypted");
-        }
-        match entry.method {
-            0 => {}
-            8 => return refuse("compressed (deflate)"),
-            other => return refuse(&format!("compressed (zip method {other})")),
-        }
+        let packed: Vec<_> =
+            self.entries.iter().filter(|e| (e.method != 0 || e.encrypted) && ours(&e.name)).collect();
+        let Some(first) = packed.first() else { return Ok(()) };
+        let how = match (first.encrypted, first.method) {
+            (true, _) => "encrypted".to_owned(),
+            (_, 8) => "compressed (deflate)".to_owned(),
+            (_, method) => format!("compressed (zip method {method})"),
+        };
+        let shown: Vec<_> = packed.iter().take(3).map(|entry| entry.name.as_str()).collect();
+        let more = packed.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(Error::weights(format!("the archive entries {}{more} are {how}", shown.join(", "))).fix(
+            "checkpoints hold uncompressed entries: save it again with torch.save, \
+             or pack the unpacked files again with `zip -0`",
+        ))
+    }
+
+    /// The byte range of a stored entry's content in the archive, see [`Archive::check_stored`].
+    ///
+    /// # Errors
+    /// The entry goes past the end of the archive.
+    pub fn stored(&self, entry: &Entry) -> Result<Range<usize>> {
         self.content(entry).ok_or_else(|| damaged(&format!("entry {} is cut off", entry.name)))
     }
 
