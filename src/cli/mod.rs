@@ -1,5 +1,7 @@
 //! The command line: one file a subcommand, messages and progress.
 
+mod convert;
+mod info;
 pub mod interrupt;
 pub mod progress;
 mod synth;
@@ -18,12 +20,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Convert(convert::Args),
+    Info(info::Args),
     Synth(synth::Args),
 }
 
 /// Runs the program; errors are printed as one sentence and become exit codes.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Convert(args) => convert::run(args),
+        Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
     };
     match done {
