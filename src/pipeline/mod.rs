@@ -7,6 +7,7 @@ mod options;
 pub mod progress;
 mod run;
 mod stage1;
+pub mod synthetic_files;
 mod system;
 mod text;
 mod trace;

@@ -7,6 +7,7 @@ use super::checkpoint::Checkpoint;
 use super::dtype::Dtype;
 use super::expected;
 use super::names::{self, rrdbnet};
+use crate::error::Result;
 
 pub use super::names::rrdbnet::Naming;
 
@@ -55,6 +56,58 @@ pub enum Kind {
     Unknown,
 }
 
+/// Networks whose tensors share one canonical naming, and may share a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// UNet, autoencoder, text tower.
+    StableDiffusion,
+    /// ControlNet and adapters.
+    Tasr,
+    Stage1,
+    /// Names are those of the file.
+    Other,
+}
+
+impl Kind {
+    pub fn family(&self) -> Family {
+        match self {
+            Kind::StableDiffusion { .. }
+            | Kind::DiffusersUnet
+            | Kind::DiffusersVae
+            | Kind::DiffusersTextEncoder => Family::StableDiffusion,
+            Kind::Tasr(_) | Kind::ControlNet | Kind::Adapter(_) => Family::Tasr,
+            Kind::RrdbNet { .. } => Family::Stage1,
+            _ => Family::Other,
+        }
+    }
+}
+
+impl Family {
+    /// The tensors of a file of this family under their canonical names; `None` where there are none.
+    ///
+    /// # Errors
+    /// Tensors that do not fit together.
+    pub fn canonical(self, file: &Checkpoint) -> Result<Option<Checkpoint>> {
+        match self {
+            Family::StableDiffusion => names::sd(file.clone()).map(Some),
+            Family::Tasr => names::tasr(file.clone()).map(Some),
+            Family::Stage1 => names::stage1(file.clone()).map(Some),
+            Family::Other => Ok(None),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::StableDiffusion => "Stable Diffusion",
+            Family::Tasr => "TASR",
+            Family::Stage1 => "stage 1",
+            Family::Other => "another network",
+        })
+    }
+}
+
 /// What is known about a file.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -76,15 +129,7 @@ pub struct Identity {
 /// Tells what an opened file is; canonical names are understood, too.
 pub fn identify(file: &Checkpoint) -> Identity {
     let kind = kind_of(file);
-    let named = match &kind {
-        Kind::StableDiffusion { .. }
-        | Kind::DiffusersUnet
-        | Kind::DiffusersVae
-        | Kind::DiffusersTextEncoder => names::sd(file.clone()).ok(),
-        Kind::Tasr(_) | Kind::ControlNet | Kind::Adapter(_) => names::tasr(file.clone()).ok(),
-        Kind::RrdbNet { .. } => rrdbnet::to_old(file).ok(),
-        _ => None,
-    };
+    let named = kind.family().canonical(file).ok().flatten();
     let judged = named.is_some();
     let named = named.unwrap_or_else(|| file.clone());
     let mut dtypes = BTreeMap::new();

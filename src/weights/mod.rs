@@ -18,6 +18,7 @@ pub mod names;
 mod report;
 mod safetensors_file;
 mod sources;
+pub mod space;
 pub mod synthetic;
 mod torch;
 pub mod write;

@@ -94,7 +94,14 @@ pub fn affine(name: &str, shape: &[usize]) -> (f32, f32) {
 
 /// Fills `out`, row-major, with the values of tensor `name` of shape `shape`, in parallel.
 pub fn fill(name: &str, shape: &[usize], out: &mut [f32]) {
-    out.par_chunks_mut(PIECE).enumerate().for_each(|(i, piece)| fill_at(name, shape, i * PIECE, piece));
+    fill_piece(name, shape, 0, out);
+}
+
+/// As [`fill`] with the values from row-major position `first` on.
+pub fn fill_piece(name: &str, shape: &[usize], first: usize, out: &mut [f32]) {
+    out.par_chunks_mut(PIECE)
+        .enumerate()
+        .for_each(|(i, piece)| fill_at(name, shape, first + i * PIECE, piece));
 }
 
 /// Fills `out` with the values from row-major position `first` on.

@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use super::convert::Float;
 use super::dtype::Dtype;
 use super::entry::TensorEntry;
+use super::space::require_space;
 use crate::error::{Error, Result};
 
 /// Values converted at a time.
@@ -56,7 +57,7 @@ impl Writer {
     /// aligned.
     ///
     /// # Errors
-    /// A name occurs twice, a shape overflows, or the file cannot be made.
+    /// A name occurs twice, a shape overflows, the disk has not enough room, or the file cannot be made.
     pub fn create(
         path: &Path,
         specs: Vec<TensorSpec>,
@@ -102,6 +103,7 @@ impl Writer {
         }
         let start = 8 + header.len() as u64;
         places.values_mut().for_each(|(_, at)| *at += start);
+        require_space(path, start + at)?;
         let temporary = Temporary::beside(path)?;
         let mut file = File::create(&temporary.0).map_err(|e| Error::io("create", &temporary.0, &e))?;
         let begun = file
@@ -127,14 +129,32 @@ impl Writer {
     /// of values; or the disk is full.
     pub fn write_f32(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let dtype = self.begin(name, values.len())?;
-        for piece in values.chunks(PIECE) {
-            match dtype {
-                Dtype::F32 => self.put(&le_bytes(piece))?,
-                Dtype::F16 => self.put_rounded::<f16>(name, piece)?,
-                Dtype::BF16 => self.put_rounded::<bf16>(name, piece)?,
-                Dtype::F64 => self.put_rounded::<f64>(name, piece)?,
-                _ => return Err(self.misuse(name, format!("float values cannot be written as {dtype}"))),
-            }
+        values.chunks(PIECE).try_for_each(|piece| self.put_f32(name, dtype, piece))
+    }
+
+    /// Writes a tensor of the values that `make(first, out)` gives, from row-major position `first` on. A piece is
+    /// made while the one before it is written, so two pieces are in memory whatever the size of the tensor.
+    ///
+    /// # Errors
+    /// As [`Writer::write_f32`], and those of `make`.
+    pub fn write_made(
+        &mut self,
+        name: &str,
+        make: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let count = self.places.get(name).map_or(0, |(i, _)| self.specs[*i].shape.iter().product());
+        let dtype = self.begin(name, count)?;
+        let len = |first: usize| PIECE.min(count.saturating_sub(first));
+        let (mut ready, mut next) = (vec![0.0; len(0)], vec![0.0; len(PIECE)]);
+        make(0, &mut ready)?;
+        for first in (0..count).step_by(PIECE) {
+            let after = first + PIECE;
+            next.truncate(len(after));
+            let made = || if after < count { make(after, &mut next) } else { Ok(()) };
+            let (written, made) = rayon::join(|| self.put_f32(name, dtype, &ready), made);
+            written?;
+            made?;
+            std::mem::swap(&mut ready, &mut next);
         }
         Ok(())
     }
@@ -222,6 +242,16 @@ impl Writer {
         self.file
             .write_all(bytes)
             .map_err(|e| Error::io("write", &self.target, &e).fix("check that the disk has room"))
+    }
+
+    fn put_f32(&mut self, name: &str, dtype: Dtype, piece: &[f32]) -> Result<()> {
+        match dtype {
+            Dtype::F32 => self.put(&le_bytes(piece)),
+            Dtype::F16 => self.put_rounded::<f16>(name, piece),
+            Dtype::BF16 => self.put_rounded::<bf16>(name, piece),
+            Dtype::F64 => self.put_rounded::<f64>(name, piece),
+            _ => Err(self.misuse(name, format!("float values cannot be written as {dtype}"))),
+        }
     }
 
     fn put_rounded<T: Float>(&mut self, name: &str, values: &[f32]) -> Result<()> {
