@@ -1,1 +1,19 @@
-//! (being written)
+//! The whole system: stage 1, autoencoder, guided sampling, autoencoder, colour fix; tiles, batches, memory.
+
+mod coder;
+mod denoise;
+pub mod memory;
+mod options;
+pub mod progress;
+mod run;
+mod stage1;
+pub mod synthetic_files;
+mod system;
+mod text;
+mod trace;
+
+pub use options::{ColorFix, Options, Tile};
+pub use run::{Pipeline, Upscaled};
+pub use system::{AdapterChoice, System, Weights};
+pub use text::TextFeatures;
+pub use trace::{NoTrace, Rows, Trace, TraceFile};

@@ -42,14 +42,22 @@ impl Tensor {
         Ok(Tensor { storage: Arc::new(storage), offset: 0, shape, dtype, node: None })
     }
 
-    /// Copies `values` (row-major) to `device` as f32.
+    /// Copies `values` (row-major) to activation memory of `device` as f32. A planning device takes none.
     pub fn from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
-        let shape = shape.into();
-        if values.len() != shape.count() {
-            return Err(Error::internal(format!("{} values cannot fill {shape}", values.len())));
-        }
-        let mut made = TensorMut::allocate(device, shape, DType::F32, Purpose::Activation)?;
+        Self::upload(device, values, shape.into(), Purpose::Activation)
+    }
+
+    /// As [`Tensor::from_f32`], in memory that lives as long as a model.
+    pub fn weight_from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
+        Self::upload(device, values, shape.into(), Purpose::Weight)
+    }
+
+    fn upload(device: &Device, values: &[f32], shape: Shape, purpose: Purpose) -> Result<Self> {
+        let mut made = TensorMut::allocate(device, shape, DType::F32, purpose)?;
         if !device.is_plan() {
+            if values.len() != shape.count() {
+                return Err(Error::internal(format!("{} values cannot fill {shape}", values.len())));
+            }
             made.host_mut::<f32>()?.copy_from_slice(values);
         }
         Ok(made.freeze())

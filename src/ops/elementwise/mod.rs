@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::host::math::vectorised;
-use super::host::rows::activate;
-use super::{Activation, Cx};
+use super::host::rows::{Pixels, activate};
+use super::{Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -54,6 +54,21 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
         Device::Plan(_) => {}
     }
     cx.constant("pointwise", &[x], result.freeze())
+}
+
+/// Writes a virtual concatenation out: [N, H, W, C].
+pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
+    let shape @ [.., c] = segments.nhwc()?;
+    let mut result = cx.allocate(shape, segments.dtype()?)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let pixels = Pixels::new(segments)?;
+            let lines = result.host_mut::<f32>()?.par_chunks_exact_mut(c);
+            lines.enumerate().for_each(|(index, line)| pixels.read(index, line));
+        }
+        Device::Plan(_) => {}
+    }
+    cx.constant("concat", &segments.tensors(), result.freeze())
 }
 
 /// `x` stored as `dtype`: what enters a network is cast to the context's element type, what leaves it to f32.

@@ -23,9 +23,12 @@ pub fn activate(values: &mut [f32], activation: Activation) {
 
 /// The host view of [`Segments`].
 pub struct Pixels<'a> {
-    parts: Vec<(&'a [f32], Option<&'a [f32]>, usize)>,
+    parts: Vec<Part<'a>>,
     channels: usize,
 }
+
+/// One segment: its values, what is added to them, its channels.
+type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
 
 impl<'a> Pixels<'a> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {
@@ -129,7 +132,8 @@ impl<'a> HostEpilogue<'a> {
             pixel.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
         }
         if let Some(per_image) = self.per_image {
-            pixel.iter_mut().zip(&per_image[n * o..][..o]).for_each(|(v, b)| *v += b);
+            let row = if per_image.len() == o { 0 } else { n };
+            pixel.iter_mut().zip(&per_image[row * o..][..o]).for_each(|(v, b)| *v += b);
         }
         activate(pixel, self.activation);
         if self.scale != 1.0 {

@@ -17,6 +17,11 @@ pub struct Window {
 }
 
 impl Window {
+    /// The same rectangle in an image `factor` times as large.
+    pub fn scaled(self, factor: usize) -> Self {
+        Window { y: self.y * factor, x: self.x * factor, h: self.h * factor, w: self.w * factor }
+    }
+
     fn check(&self, [_, h, w, _]: [usize; 4]) -> Result<()> {
         let inside =
             |first: usize, size: usize, whole| first.checked_add(size).is_some_and(|end| end <= whole);
@@ -142,7 +147,7 @@ impl Blend {
         match cx.device() {
             Device::Cpu(_) => {
                 let weights = self.weights.host_mut::<f32>()?;
-                if weights.iter().any(|weight| !(*weight > 0.0)) {
+                if !weights.iter().all(|weight| *weight > 0.0) {
                     return Err(Error::internal("the tiles leave a gap"));
                 }
                 let pixels = self.sums.host_mut::<f32>()?.chunks_exact_mut(c);
