@@ -106,7 +106,7 @@ impl Tile {
             let keys = KEYS.min(seen - start);
             let columns = k.tile(n, column, start, keys, g.width).transposed();
             multiply(&mut self.scores, keys, (queries, columns), scale, false, Threads::One);
-            vectorised(|| {
+            vectorised!({
                 for row in 0..rows {
                     let visible =
                         if g.causal { (first + row + 1).saturating_sub(start).min(keys) } else { keys };
@@ -117,7 +117,7 @@ impl Tile {
             let values = v.tile(n, column, start, keys, g.width);
             multiply(&mut self.sums, g.width, (weights, values), 1.0, true, Threads::One);
         }
-        vectorised(|| {
+        vectorised!({
             for (line, weight) in self.sums.chunks_exact_mut(g.width).zip(&self.weight).take(rows) {
                 line.iter_mut().for_each(|v| *v /= weight);
             }

@@ -212,7 +212,7 @@ impl Chunk<'_> {
                     return line.fill(0.0);
                 };
                 let source = (piece.image * g.h + y / g.zoom) * g.w;
-                vectorised(|| {
+                vectorised!({
                     for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
                         match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
                             None => pixel.fill(0.0),
@@ -295,7 +295,7 @@ impl Chunk<'_> {
     fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
         let g = self.g;
         let first = (piece.image * g.out_h + piece.first_row + row) * g.out_w;
-        vectorised(|| {
+        vectorised!({
             for (x, pixel) in line.chunks_exact_mut(g.o).enumerate() {
                 end.finish(piece.image, first + x, pixel);
             }

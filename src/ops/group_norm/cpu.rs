@@ -17,7 +17,7 @@ fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec
     let c = pivot.len();
     let mut sums = vec![0.0f32; 2 * c];
     let mut line = vec![0.0f32; c];
-    vectorised(|| {
+    vectorised!({
         let (total, squares) = sums.split_at_mut(c);
         for index in first..first + count {
             pixels.read(index, &mut line);
@@ -98,7 +98,7 @@ pub fn normalise(segments: &Segments, affine: &Affine, area: usize, result: &mut
     let affine = HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation };
     let c = pixels.channels();
     result.par_chunks_mut(c * BLOCK).enumerate().for_each(|(block, chunk)| {
-        vectorised(|| {
+        vectorised!({
             for (i, pixel) in chunk.chunks_exact_mut(c).enumerate() {
                 let index = block * BLOCK + i;
                 pixels.read(index, pixel);

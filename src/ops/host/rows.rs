@@ -151,7 +151,7 @@ impl<'a> HostEpilogue<'a> {
         }
         const BLOCK: usize = 64;
         result.par_chunks_mut(o * BLOCK).enumerate().for_each(|(block, chunk)| {
-            vectorised(|| {
+            vectorised!({
                 for (i, pixel) in chunk.chunks_exact_mut(o).enumerate() {
                     let index = block * BLOCK + i;
                     self.finish(index / per_image_pixels, index, pixel);
