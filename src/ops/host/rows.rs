@@ -28,7 +28,7 @@ pub struct Pixels<'a> {
 }
 
 /// One segment: its values, what is added to them, its channels.
-type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
+pub type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
 
 impl<'a> Pixels<'a> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {
@@ -50,6 +50,10 @@ impl<'a> Pixels<'a> {
     /// Channels of the concatenation.
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    pub fn parts(&self) -> &[Part<'a>] {
+        &self.parts
     }
 
     /// (data, channels) of each part, when none is a sum.
