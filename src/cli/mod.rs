@@ -5,6 +5,7 @@ mod info;
 pub mod interrupt;
 pub mod progress;
 mod synth;
+mod upscale;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ enum Command {
     Convert(convert::Args),
     Info(info::Args),
     Synth(synth::Args),
+    Upscale(Box<upscale::Args>),
 }
 
 /// Runs the program; errors are printed as one sentence and become exit codes.
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
+        Command::Upscale(args) => upscale::run(*args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

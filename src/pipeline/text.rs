@@ -35,6 +35,11 @@ impl TextFeatures {
         Ok(features)
     }
 
+    /// Width D of the features.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// Features of `rows`, f32 [N, L, D].
     ///
     /// # Errors
