@@ -4,7 +4,8 @@
 //! upsampled and zero-padded, as `stride * stride` planes (a plane holds the pixels of one row and column
 //! parity). In the band, tap (dy, dx) of every output pixel of the chunk is a matrix [pixels, C] with the
 //! constant row stride C: so a tap is one product, shifted, and the taps accumulate in place. Sums that
-//! fall on padding columns are computed and dropped: 2 of W + 2.
+//! fall on padding are computed and dropped. There is little of it: the zeros right of a row are those left
+//! of the next, and the zeros below an image those above the next, so it is 1 column of W + 1.
 //!
 //! Few inputs (an image's 3 channels) would make thin products: their taps are laid side by side first.
 //! Few outputs (an image, a map) likewise: one product gives all taps' contributions, which are gathered.
@@ -62,8 +63,10 @@ pub(super) struct Band {
     pub(super) rows: usize,
     /// width of a plane in pixels
     pub(super) plane_w: usize,
-    /// rows of a plane that one output row adds to a piece, and those a piece has on top
-    pub(super) halo: usize,
+    /// rows and columns that the last tap lies beyond the first
+    halo: usize,
+    /// zeros that neighbouring rows, and neighbouring images, have in common
+    shared: usize,
     /// images that may share a chunk
     images: usize,
 }
@@ -79,11 +82,13 @@ impl Band {
             () if suits_winograd(g) => Method::Winograd,
             () => Method::Shifted,
         };
-        let plane_w = g.out_w + (g.kernel - 1).div_ceil(g.stride);
         let halo = (g.kernel - 1).div_ceil(g.stride);
+        // What is padded left is padded right as well, in the same plane when there is but one.
+        let shared = if g.stride == 1 { g.pad } else { 0 };
+        let plane_w = g.out_w + halo - shared;
         // Winograd's tiles are two rows high.
         let unit = if method == Method::Winograd { 2 } else { 1 };
-        let mut band = Band { method, rows: unit, plane_w, halo, images: 1 };
+        let mut band = Band { method, rows: unit, plane_w, halo, shared, images: 1 };
         let fits = |band: &Band| {
             band.rows * plane_w <= CHUNK_PIXELS.max(plane_w) && band.elements(g) <= MOST_SCRATCH
         };
@@ -98,14 +103,24 @@ impl Band {
         band
     }
 
-    /// Plane rows of a chunk: every piece brings its halo.
-    fn plane_rows(&self) -> usize {
-        self.images * (self.rows + self.halo)
+    /// Plane rows from one piece to the next.
+    fn piece_rows(&self) -> usize {
+        self.rows + self.halo - self.shared
     }
 
-    /// Elements of one plane, with slack for the last taps' overrun.
+    /// Plane rows of a chunk.
+    fn plane_rows(&self) -> usize {
+        self.images * self.piece_rows() + self.shared
+    }
+
+    /// Pixels of a plane that a tap can read.
+    fn pixels(&self) -> usize {
+        self.plane_rows() * self.plane_w + self.halo
+    }
+
+    /// Elements of one plane.
     fn plane(&self, g: &Geometry) -> usize {
-        (self.plane_rows() * self.plane_w + self.halo + 1) * g.c
+        self.pixels() * g.c
     }
 
     /// Rows of the products: every pixel of the planes that can be an output's first tap.
@@ -124,7 +139,7 @@ impl Band {
                 planes + self.images * self.rows / 2 * (g.out_w / 2) * winograd::PLACES * (g.c + g.o)
             }
             Method::Columns => planes + self.sums() * (taps * g.c + g.o),
-            Method::Gathered => planes + self.plane_rows() * self.plane_w * taps * g.o * g.stride * g.stride,
+            Method::Gathered => planes + self.pixels() * taps * g.o * g.stride * g.stride,
         }
     }
 }
@@ -145,7 +160,7 @@ pub(super) struct Piece {
     first_row: usize,
     rows: usize,
     /// first plane row
-    base: usize,
+    pub(super) base: usize,
 }
 
 /// Computes `result` [N, H', W', O]; `scratch` has at least [`scratch`] elements.
@@ -178,13 +193,18 @@ pub fn conv2d(
     };
     let mut images = 0;
     while images < g.n {
-        let shared = band.images.min(g.n - images);
+        let together = band.images.min(g.n - images);
         for first_row in (0..g.out_h).step_by(band.rows) {
             let rows = band.rows.min(g.out_h - first_row);
-            let pieces: Vec<Piece> = (0..shared)
-                .map(|i| Piece { image: images + i, first_row, rows, base: i * (rows + band.halo) })
+            let pieces: Vec<Piece> = (0..together)
+                .map(|i| Piece {
+                    image: images + i,
+                    first_row,
+                    rows,
+                    base: i * Band { rows, ..band }.piece_rows(),
+                })
                 .collect();
-            let chunk = Chunk { g, band: Band { rows, images: shared, ..band }, pieces: &pieces };
+            let chunk = Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces };
             let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
             chunk.load(&pixels, affine, planes);
             match band.method {
@@ -194,7 +214,7 @@ pub fn conv2d(
                 Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
             }
         }
-        images += shared;
+        images += together;
     }
     Ok(())
 }
@@ -230,20 +250,20 @@ impl Chunk<'_> {
         let (s, c) = (g.stride, g.c);
         let plane = self.band.plane(g);
         let width = self.band.plane_w * c;
-        let piece_rows = self.band.rows + self.band.halo;
+        let piece_rows = self.band.piece_rows();
         for (parity, plane) in planes.chunks_exact_mut(plane).enumerate() {
             let (py, px) = (parity / s, parity % s);
             let (body, slack) = plane.split_at_mut(self.band.plane_rows() * width);
             slack.fill(0.0);
             body.par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
-                let piece = self.pieces[row / piece_rows];
+                let piece = self.pieces[(row / piece_rows).min(self.pieces.len() - 1)];
                 // the padded image's row this plane row stands for
-                let y = (piece.first_row + row % piece_rows) * s + py;
+                let y = (piece.first_row + row - piece.base) * s + py;
                 let Some(y) = y.checked_sub(g.pad).filter(|y| *y < g.h * g.zoom) else {
                     return line.fill(0.0);
                 };
                 let source = (piece.image * g.h + y / g.zoom) * g.w;
-                vectorised(|| {
+                vectorised!({
                     for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
                         match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
                             None => pixel.fill(0.0),
@@ -326,7 +346,7 @@ impl Chunk<'_> {
     pub(super) fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
         let g = self.g;
         let first = (piece.image * g.out_h + piece.first_row + row) * g.out_w;
-        vectorised(|| {
+        vectorised!({
             for (x, pixel) in line.chunks_exact_mut(g.o).enumerate() {
                 end.finish(piece.image, first + x, pixel);
             }
@@ -344,7 +364,7 @@ impl Chunk<'_> {
         let g = self.g;
         let taps = g.kernel * g.kernel;
         let width = taps * g.o;
-        let count = self.band.plane_rows() * self.band.plane_w;
+        let count = self.band.pixels();
         for (parity, plane) in planes.chunks_exact(self.band.plane(g)).enumerate() {
             let product = (Matrix::new(plane, count, g.c, g.c), Matrix::new(weight, g.c, width, width));
             multiply(&mut parts[parity * count * width..], width, product, 1.0, false, Threads::All);

@@ -96,10 +96,11 @@ impl Chunk<'_> {
         let (inputs, sums) = rest.split_at_mut(tiles * PLACES * c);
         inputs.par_chunks_exact_mut(across * PLACES * c).enumerate().for_each(|(row, line)| {
             let rows = self.band.rows / 2;
-            let first = row / rows * (self.band.rows + self.band.halo) + row % rows * 2;
+            let first = self.pieces[row / rows].base + row % rows * 2;
             let width = self.band.plane_w * c;
-            let band: [&[f32]; 4] = std::array::from_fn(|i| &planes[(first + i) * width..][..width]);
-            vectorised(|| transform_inputs(band, c, line));
+            // The zeros right of a row are those left of the next: one pixel more.
+            let band: [&[f32]; 4] = std::array::from_fn(|i| &planes[(first + i) * width..][..width + c]);
+            vectorised!({ transform_inputs(band, c, line) });
         });
         for place in 0..PLACES {
             let product = (
@@ -114,7 +115,7 @@ impl Chunk<'_> {
             let width = 2 * self.g.out_w * o;
             self.lines(piece, result).par_chunks_exact_mut(width).enumerate().for_each(|(row, lines)| {
                 let sums = &sums[row * across * PLACES * o..][..across * PLACES * o];
-                vectorised(|| transform_outputs(sums, o, lines));
+                vectorised!({ transform_outputs(sums, o, lines) });
                 self.finish_pair(piece, row, end, lines);
             });
         }
@@ -128,7 +129,7 @@ impl Chunk<'_> {
     }
 }
 
-/// Four rows of the band, [plane_w, C] each -> [tiles, 16, C].
+/// Four rows of the band, [plane_w + 1, C] each -> [tiles, 16, C].
 #[inline(always)]
 fn transform_inputs(band: [&[f32]; 4], c: usize, line: &mut [f32]) {
     for (tile, out) in line.chunks_exact_mut(PLACES * c).enumerate() {
