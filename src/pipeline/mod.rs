@@ -14,6 +14,6 @@ mod trace;
 
 pub use options::{ColorFix, Options, Tile};
 pub use run::{Pipeline, Upscaled};
-pub use system::{AdapterChoice, System, Weights};
+pub use system::{AdapterChoice, FILE_NAMES, System, Weights, find_in};
 pub use text::TextFeatures;
 pub use trace::{NoTrace, Rows, Trace, TraceFile};

@@ -167,11 +167,7 @@ impl Weights {
         if config != unet_config {
             return Err(Error::weights(format!(
                 "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
-                config.widths,
-                config.context,
-                unet_label,
-                unet_config.widths,
-                unet_config.context
+                config.widths, config.context, unet_label, unet_config.widths, unet_config.context
             ))
             .at(tasr.label())
             .fix("give files that belong together"));
