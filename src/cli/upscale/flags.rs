@@ -30,7 +30,7 @@ pub struct Files {
         value_parser = values::positive, aliases = ["upscale", "outscale"])]
     pub scale: f64,
     /// Format of the outputs; same: that of the output's name, else of the input
-    #[arg(long, value_name = "FORMAT", default_value = "same", hide_possible_values = false)]
+    #[arg(long, value_name = "FORMAT", default_value = "same")]
     pub format: OutputFormat,
     /// Put between name and extension of outputs in a folder
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -118,9 +118,9 @@ pub struct Tiles {
     /// The published program's switch: tiles of 512 every 256, unless --tile and --tile-stride say else
     #[arg(long, hide = true)]
     pub tiled: bool,
-    /// Side of the tiles of stage 1 in pixels of the input [default: none, or 256 if memory demands tiles]
-    #[arg(long, value_name = "PX", value_parser = values::count)]
-    pub stage1_tile: Option<usize>,
+    /// Side of the tiles of stage 1 in pixels of the input; 0: none; auto: 256 if memory demands tiles
+    #[arg(long, value_name = "auto|0|PX", default_value = "auto", value_parser = values::stage1_tile)]
+    pub stage1_tile: TileChoice,
     /// Pictures of equal size to compute together, fewer if memory demands it
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::count)]
     pub batch: usize,

@@ -37,6 +37,7 @@ pub struct Planner<'a> {
     weights: &'a Weights,
     options: Options,
     tile: TileChoice,
+    stage1_tile: TileChoice,
     dtype: DType,
     target: Target,
     batch: usize,
@@ -50,7 +51,8 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// A planner for runs with `options`, whose tile is set by `tile`, on a device like that of `cx`.
+    /// A planner for runs with `options`, whose tiles are set by `tiles` (of the diffusion model, of stage 1), on a
+    /// device like that of `cx`.
     ///
     /// # Errors
     /// The text tower cannot be loaded from `weights`.
@@ -58,7 +60,7 @@ impl<'a> Planner<'a> {
         cx: &Cx,
         weights: &'a Weights,
         options: Options,
-        tile: TileChoice,
+        [tile, stage1_tile]: [TileChoice; 2],
         batch: usize,
         available: Option<u64>,
     ) -> Result<Planner<'a>> {
@@ -73,7 +75,19 @@ impl<'a> Planner<'a> {
             _ => 0,
         };
         let plans = HashMap::new();
-        Ok(Planner { weights, options, tile, dtype, target, batch, available, context, text, plans })
+        Ok(Planner {
+            weights,
+            options,
+            tile,
+            stage1_tile,
+            dtype,
+            target,
+            batch,
+            available,
+            context,
+            text,
+            plans,
+        })
     }
 
     /// How much larger the results are.
@@ -129,11 +143,15 @@ impl<'a> Planner<'a> {
         };
         let mut all = Vec::new();
         for options in diffusion {
-            all.push(options.clone());
-            if options.stage1_tile.is_none() {
-                let smaller =
-                    STAGE1_TILES.into_iter().filter(|&tile| sizes.low.iter().any(|&side| side > tile));
-                all.extend(smaller.map(|tile| Options { stage1_tile: Some(tile), ..options.clone() }));
+            let stage1 = |tile| Options { stage1_tile: tile, ..options.clone() };
+            match self.stage1_tile {
+                TileChoice::Pixels(tile) => all.push(stage1(Some(tile))),
+                TileChoice::Off => all.push(stage1(None)),
+                TileChoice::Auto => {
+                    all.push(stage1(None));
+                    let fewer = |&tile: &usize| sizes.low.iter().any(|&side| side > tile);
+                    all.extend(STAGE1_TILES.into_iter().filter(fewer).map(|tile| stage1(Some(tile))));
+                }
             }
         }
         all
@@ -183,7 +201,7 @@ impl<'a> Planner<'a> {
         if let (TileChoice::Auto, Tile::Pixels(tile)) = (self.tile, plan.options.tile) {
             how.push(format!("tiles of {tile}"));
         }
-        if let (None, Some(tile)) = (self.options.stage1_tile, plan.options.stage1_tile) {
+        if let (TileChoice::Auto, Some(tile)) = (self.stage1_tile, plan.options.stage1_tile) {
             how.push(format!("stage-1 tiles of {tile}"));
         }
         if plan.batch < self.batch {

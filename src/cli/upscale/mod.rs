@@ -64,15 +64,19 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tasr upscale photo.jpg -o photo_x4.png --models models/ --prompt \"a red fox in snow\"
-  tasr upscale photos/ -o upscaled/ --recursive --format png --sd sd.safetensors --tasr tasr_v1.pt --stage1 BSRNet.pth
+  tasr upscale photos/ -o upscaled/ --recursive --format png --scale 2
+  tasr upscale a.png -o b.png --sd v2-1_512-ema-pruned.ckpt --tasr tasr_v1.pt --stage1 BSRNet.pth
   tasr upscale --prompts tags.json -o upscaled/ --steps 50 --cfg 4 --better-start
-  tasr synth --preset tiny -o models && tasr upscale photo.png -o out.png --models models   (try-out weights)
 
-The flag names of the published program (--input --upscale --pos_prompt --neg_prompt --cfg_scale --tiled --tile_size
---tile_stride --better_start --sd_v21 --control_adapter --bsrnet) and --outscale are accepted too.
+Without the published weights, make some to try the program with:
+  tasr synth --preset tiny -o models
 
-Exit codes: 0 done, 2 wrong flag, 3 input unusable (in a folder: some, the rest is done), 4 weights, 5 device, 6 memory,
-7 file system, 130 stopped by Ctrl-C (finished files stay; the same command goes on).";
+Flag names of the published program are accepted too: --input --upscale --pos_prompt --neg_prompt
+--cfg_scale --tiled --tile_size --tile_stride --better_start --sd_v21 --control_adapter --bsrnet;
+and --outscale of Real-ESRGAN.
+
+Exit codes: 0 done, 2 wrong flag, 3 unusable input (of several: the others are done), 4 weights,
+5 device, 6 memory, 7 file system, 130 stopped by Ctrl-C (run it again to go on).";
 
 /// Runs the command.
 ///
@@ -137,7 +141,8 @@ fn upscale(
     // A twentieth is left to everything else on the machine.
     let available = Memory::find().available.map(|bytes| bytes - bytes / 20);
     let guided = Guidance::new(options.cfg)?.is_on();
-    let mut planner = Planner::new(&cx, &weights, options, tile, args.tiles.batch, available)?;
+    let tiles = [tile, args.tiles.stage1_tile];
+    let mut planner = Planner::new(&cx, &weights, options, tiles, args.tiles.batch, available)?;
     announce(&mut planner, jobs, needed, report)?;
 
     let mut trace = expert.trace.as_ref().map(|_| TraceFile::new(expert.trace_keep.clone()));
@@ -218,7 +223,7 @@ fn options(args: &Args) -> Options {
         better_start: sampling.better_start,
         tile: Tile::Off,
         tile_stride: tiles.tile_stride,
-        stage1_tile: tiles.stage1_tile,
+        stage1_tile: None,
         color_fix: sampling.color_fix.fix(),
     }
 }

@@ -53,7 +53,7 @@ impl<'a> Report<'a> {
         self.count(|counts| counts.written += 1);
         let (input, output) = names(job);
         self.print(|| {
-            json!({"input": input, "output": output, "width": size[0], "height": size[1],
+            json!({"input": input, "output": output, "status": "written", "width": size[0], "height": size[1],
                 "seconds": rounded(seconds), "seed": self.seed})
         });
         self.progress.end_file(&input, FileEnd::Written { output: &output });
@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
     pub fn skipped(&self, job: &Job) {
         self.count(|counts| counts.skipped += 1);
         let (input, output) = names(job);
-        self.print(|| json!({"input": input, "output": output, "skipped": true}));
+        self.print(|| json!({"input": input, "output": output, "status": "skipped"}));
         let why = format!("{output} is there (--overwrite makes it anew)");
         self.progress.end_file(&input, FileEnd::Skipped { why: &why });
     }
@@ -84,7 +84,7 @@ impl<'a> Report<'a> {
             true => error,
             false => error.at(input.clone()),
         };
-        self.print(|| json!({"input": input, "error": error.to_string()}));
+        self.print(|| json!({"input": input, "status": "failed", "error": error.to_string()}));
         if self.strict || ends {
             return Err(error);
         }

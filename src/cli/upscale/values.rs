@@ -2,7 +2,7 @@
 
 use crate::sampler::sizes::{LATENT_CELL, PAD_MULTIPLE};
 
-/// Tiles of the diffusion model.
+/// Tiles of the diffusion model or of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TileChoice {
     /// As memory demands.
@@ -17,6 +17,14 @@ pub fn tile(text: &str) -> Result<TileChoice, String> {
         "0" => Ok(TileChoice::Off),
         _ => multiple(text, PAD_MULTIPLE, "give auto, 0 for no tiles, or a size such as 512")
             .map(TileChoice::Pixels),
+    }
+}
+
+pub fn stage1_tile(text: &str) -> Result<TileChoice, String> {
+    match text {
+        "auto" => Ok(TileChoice::Auto),
+        "0" => Ok(TileChoice::Off),
+        _ => multiple(text, 1, "give auto, 0 for no tiles, or a size such as 256").map(TileChoice::Pixels),
     }
 }
 
