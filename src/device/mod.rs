@@ -6,7 +6,6 @@
 pub mod arena;
 pub mod cpu;
 pub mod cuda;
-pub mod memory;
 pub mod plan;
 mod storage;
 

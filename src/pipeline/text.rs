@@ -35,11 +35,6 @@ impl TextFeatures {
         Ok(features)
     }
 
-    /// Width D of the features.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
     /// Features of `rows`, f32 [N, L, D].
     ///
     /// # Errors
