@@ -37,12 +37,13 @@ impl Picture {
         self.colour.iter().map(|&v| to_byte(v)).collect()
     }
 
-    /// `[height, width, 4]` bytes by [`to_byte`]; without transparency the fourth is 255.
+    /// `[height, width, 4]` bytes: colour by [`to_byte`], alpha rounded, so that what is opaque up to the rounding of a
+    /// resize stays opaque; without transparency the fourth is 255.
     pub fn to_rgba8(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.pixels() * 4);
         for (i, rgb) in self.colour.chunks_exact(3).enumerate() {
             bytes.extend(rgb.iter().map(|&v| to_byte(v)));
-            bytes.push(self.alpha.as_ref().map_or(255, |a| to_byte(a[i])));
+            bytes.push(self.alpha.as_ref().map_or(255, |a| (a[i] * 255.0).round() as u8));
         }
         bytes
     }

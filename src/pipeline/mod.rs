@@ -13,7 +13,7 @@ mod text;
 mod trace;
 
 pub use options::{ColorFix, Options, Tile};
-pub use run::{Pipeline, Upscaled, to_bytes};
+pub use run::{Pipeline, Upscaled};
 pub use system::{AdapterChoice, System, Weights};
 pub use text::TextFeatures;
 pub use trace::{NoTrace, Rows, Trace, TraceFile};

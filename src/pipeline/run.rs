@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::system::System;
 use super::trace::{Rows, Trace, to_nhwc};
 use crate::error::{Error, Result};
+use crate::image::to_byte;
 use crate::ops::Cx;
 use crate::ops::elementwise::combine;
 use crate::ops::resize::resize_bicubic;
@@ -78,7 +79,7 @@ impl Pipeline<'_> {
         let image = resize_bicubic(self.cx, &fixed, height, width)?;
         self.keep("final", &image)?;
         if self.trace.wants("bytes") {
-            let bytes: Vec<f32> = to_bytes(&image.to_f32()?).into_iter().map(f32::from).collect();
+            let bytes: Vec<f32> = image.to_f32()?.into_iter().map(|v| f32::from(to_byte(v))).collect();
             self.trace.integers("bytes", &[n, height, width, 3], &bytes, Dtype::U8)?;
         }
         Ok(Upscaled { image })
@@ -149,12 +150,6 @@ impl Pipeline<'_> {
     pub(super) fn keep_rows(&mut self, name: &str, value: &Tensor, rows: Rows) -> Result<()> {
         if self.trace.wants(name) { self.trace.tensor(name, value, rows) } else { Ok(()) }
     }
-}
-
-/// Values of an image in [0, 1] as bytes: times 255, clamped, truncated as the published code does.
-pub fn to_bytes(values: &[f32]) -> Vec<u8> {
-    // `as u8` truncates and saturates; a NaN was refused before.
-    values.iter().map(|v| (v * 255.0) as u8).collect()
 }
 
 /// The shapes of a batch, run on a planning device: what [`super::memory`] measures.

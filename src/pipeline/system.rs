@@ -33,9 +33,15 @@ pub struct System {
     pub adapters: Option<Adapters>,
 }
 
+struct Files {
+    sd: Checkpoint,
+    tasr: Checkpoint,
+    stage1: Checkpoint,
+}
+
 enum Origin {
-    Files { sd: Checkpoint, tasr: Checkpoint, stage1: Checkpoint },
-    Synthetic(SystemConfig),
+    Files(Box<Files>),
+    Synthetic(Box<SystemConfig>),
 }
 
 /// Opened weights: mapped, and read when a network is loaded.
@@ -58,6 +64,14 @@ impl<'a> Opened<'a> {
         }
     }
 
+    /// What messages call it.
+    fn label(&self) -> &str {
+        match self {
+            Opened::File(source) => source.label(),
+            Opened::Synthetic(_) => "synthetic weights",
+        }
+    }
+
     fn finish(self, prefixes: &[&str]) -> Result<()> {
         match self {
             Opened::File(source) => source.finish(prefixes),
@@ -74,41 +88,33 @@ impl Weights {
     pub fn open(sd: &Path, tasr: &Path, stage1: &Path, adapter: AdapterChoice) -> Result<Self> {
         let (sd, tasr, stage1) =
             (Checkpoint::open_sd(sd)?, Checkpoint::open_tasr(tasr)?, Checkpoint::open_stage1(stage1)?);
-        Ok(Weights { origin: Origin::Files { sd, tasr, stage1 }, adapter })
+        Ok(Weights { origin: Origin::Files(Box::new(Files { sd, tasr, stage1 })), adapter })
     }
 
     /// Weights that are functions of their names, of a preset's sizes.
     pub fn synthetic(config: SystemConfig, variant: Option<Variant>) -> Self {
         let adapter = variant.map_or(AdapterChoice::None, AdapterChoice::Only);
-        Weights { origin: Origin::Synthetic(config), adapter }
+        Weights { origin: Origin::Synthetic(Box::new(config)), adapter }
     }
 
     fn sd(&self) -> Opened<'_> {
         match &self.origin {
-            Origin::Files { sd, .. } => Opened::File(CheckpointSource::new(sd)),
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.sd)),
             Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
         }
     }
 
     fn tasr(&self) -> Opened<'_> {
         match &self.origin {
-            Origin::Files { tasr, .. } => Opened::File(CheckpointSource::new(tasr)),
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.tasr)),
             Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
         }
     }
 
     fn stage1(&self) -> Opened<'_> {
         match &self.origin {
-            Origin::Files { stage1, .. } => Opened::File(CheckpointSource::new(stage1)),
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.stage1)),
             Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
-        }
-    }
-
-    /// A label for messages about one of the files.
-    fn label(&self, tasr: bool) -> String {
-        match &self.origin {
-            Origin::Files { sd, tasr: file, .. } => if tasr { file.label() } else { sd.label() }.to_owned(),
-            Origin::Synthetic(_) => "synthetic weights".to_owned(),
         }
     }
 
@@ -120,15 +126,10 @@ impl Weights {
         of: impl Fn(&SystemConfig) -> C,
         infer: impl Fn(&Scope) -> Result<C>,
     ) -> Result<C> {
-        match (&self.origin, opened) {
-            (Origin::Synthetic(config), _) => Ok(of(config)),
-            (Origin::Files { sd, tasr, stage1 }, _) => {
-                let label = match prefix {
-                    CONTROLNET | ADAPTER => tasr.label(),
-                    "" => stage1.label(),
-                    _ => sd.label(),
-                };
-                infer(&Scope::new(cx, opened.source(), prefix)).map_err(|error| error.at(label))
+        match &self.origin {
+            Origin::Synthetic(config) => Ok(of(config)),
+            Origin::Files(_) => {
+                infer(&Scope::new(cx, opened.source(), prefix)).map_err(|error| error.at(opened.label()))
             }
         }
     }
@@ -157,6 +158,7 @@ impl Weights {
             self.config(&sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))?;
         let vae = self.load_vae_from(&sd, cx)?;
         let unet = UNet::load(&Scope::new(cx, sd.source(), UNET), &unet_config)?;
+        let unet_label = sd.label().to_owned();
         sd.finish(&[VAE, UNET])?;
 
         let tasr = self.tasr();
@@ -167,16 +169,16 @@ impl Weights {
                 "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
                 config.widths,
                 config.context,
-                self.label(false),
+                unet_label,
                 unet_config.widths,
                 unet_config.context
             ))
-            .at(self.label(true))
+            .at(tasr.label())
             .fix("give files that belong together"));
         }
         let controlnet = ControlNet::load(&Scope::new(cx, tasr.source(), CONTROLNET), &config)?;
         let scope = Scope::new(cx, tasr.source(), ADAPTER);
-        let variant = self.variant(&scope)?;
+        let variant = self.variant(&scope, tasr.label())?;
         let adapters = variant.map(|variant| Adapters::load(&scope, &config, variant)).transpose()?;
         drop(scope);
         let prefixes: &[&str] = if variant.is_some() { &[CONTROLNET, ADAPTER] } else { &[CONTROLNET] };
@@ -199,16 +201,16 @@ impl Weights {
     }
 
     /// The adapters to load, after holding the choice against the file.
-    fn variant(&self, scope: &Scope) -> Result<Option<Variant>> {
+    fn variant(&self, scope: &Scope, label: &str) -> Result<Option<Variant>> {
         let held = match self.origin {
-            Origin::Files { .. } => Adapters::detect(scope),
+            Origin::Files(_) => Adapters::detect(scope),
             Origin::Synthetic(_) => match self.adapter {
                 AdapterChoice::Only(variant) => Some(variant),
                 AdapterChoice::Held => Some(Variant::Official),
                 AdapterChoice::None => None,
             },
         };
-        let refuse = |what: String, fix: &str| Err(Error::weights(what).at(self.label(true)).fix(fix));
+        let refuse = |what: String, fix: &str| Err(Error::weights(what).at(label).fix(fix));
         match (self.adapter, held) {
             (AdapterChoice::None, _) => Ok(None),
             (AdapterChoice::Held, Some(held)) => Ok(Some(held)),

@@ -21,6 +21,11 @@ impl<'a> CheckpointSource<'a> {
         CheckpointSource { file, report, used: RefCell::default() }
     }
 
+    /// The file, as the user knows it.
+    pub fn label(&self) -> &str {
+        self.file.label()
+    }
+
     /// Ends the loading of the networks under `prefixes`: whatever lies there and was not expected is
     /// reported with what was missing or mis-shaped.
     ///

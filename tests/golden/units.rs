@@ -1,12 +1,12 @@
 //! Kind `units`: schedule, resizing, colour fix, windows, embeddings, tokens.
 
 use tasr::error::{Error, Result};
+use tasr::image::to_byte;
 use tasr::ops::elementwise::combine;
 use tasr::ops::embedding::timestep_embedding;
 use tasr::ops::resize::resize_bicubic;
 use tasr::ops::tiles::pad;
 use tasr::ops::wavelet::{LEVELS, low_frequencies, wavelet_fix};
-use tasr::pipeline::to_bytes;
 use tasr::sampler::schedule::{Schedule, alphas_cumprod, betas};
 use tasr::sampler::sizes::{self, short_edge_size};
 use tasr::sampler::tiles::{gaussian_window, origins};
@@ -42,7 +42,7 @@ pub fn run(case: &Case) -> Result<Comparison> {
                 to_nchw(&resize_bicubic(cx, &image, h, w)?)?
             }
             ["bytes"] => {
-                let bytes = to_bytes(&image.to_f32()?).into_iter().map(f32::from).collect();
+                let bytes = image.to_f32()?.into_iter().map(|v| f32::from(to_byte(v))).collect();
                 comparison.check_bytes(case, name, (image.shape().to_vec(), bytes))?;
                 continue;
             }

@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 
 enum InputBlock {
     Stem(Conv),
-    Res(ResBlock, Option<SpatialTransformer>),
+    Res(Box<ResBlock>, Option<Box<SpatialTransformer>>),
     Down(Conv),
 }
 
@@ -59,7 +59,7 @@ impl Encoder {
                     true => Some(SpatialTransformer::load(&scope.sub(1), target, config.context)?),
                     false => None,
                 };
-                input_blocks.push(InputBlock::Res(res, attention));
+                input_blocks.push(InputBlock::Res(Box::new(res), attention.map(Box::new)));
                 width = target;
             }
             if level + 1 < config.widths.len() {
@@ -78,7 +78,7 @@ impl Encoder {
 
     fn transformers(&self) -> impl Iterator<Item = &SpatialTransformer> {
         let blocks = self.input_blocks.iter().filter_map(|block| match block {
-            InputBlock::Res(_, attention) => attention.as_ref(),
+            InputBlock::Res(_, attention) => attention.as_deref(),
             _ => None,
         });
         blocks.chain(std::iter::once(&self.middle.1))
@@ -86,7 +86,7 @@ impl Encoder {
 
     fn res_blocks(&self) -> impl Iterator<Item = &ResBlock> {
         let blocks = self.input_blocks.iter().filter_map(|block| match block {
-            InputBlock::Res(res, _) => Some(res),
+            InputBlock::Res(res, _) => Some(&**res),
             _ => None,
         });
         blocks.chain([&self.middle.0, &self.middle.2])

@@ -65,10 +65,7 @@ impl Band {
         let fits = |band: &Band| {
             band.rows * plane_w <= CHUNK_PIXELS.max(plane_w) && band.elements(g) <= MOST_SCRATCH
         };
-        let largest = |limit: usize, set: &dyn Fn(usize) -> Band| {
-            (1..=limit).rev().map(set).find(fits).unwrap_or_else(|| set(1))
-        };
-        band = largest(g.out_h, &|rows| Band { rows, ..band });
+        band = (1..=g.out_h).rev().map(|rows| Band { rows, ..band }).find(fits).unwrap_or(band);
         if band.rows == g.out_h {
             let share = |images: usize| Band { images, ..band };
             let fits =

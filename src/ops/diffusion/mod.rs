@@ -11,7 +11,7 @@ use crate::tensor::{DType, Tensor};
 /// rows first: [2N, h, w, c] -> [N, h, w, c].
 pub fn guide(cx: &Cx, eps: &Tensor, cfg: f32) -> Result<Tensor> {
     let rows = eps.shape()[0];
-    if rows % 2 != 0 {
+    if !rows.is_multiple_of(2) {
         return Err(Error::internal(format!("guidance of {rows} rows")));
     }
     let (positive, negative) = (eps.narrow(0, rows / 2)?, eps.narrow(rows / 2, rows / 2)?);

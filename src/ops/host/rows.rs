@@ -23,9 +23,12 @@ pub fn activate(values: &mut [f32], activation: Activation) {
 
 /// The host view of [`Segments`].
 pub struct Pixels<'a> {
-    parts: Vec<(&'a [f32], Option<&'a [f32]>, usize)>,
+    parts: Vec<Part<'a>>,
     channels: usize,
 }
+
+/// One segment: its values, what is added to them, its channels.
+type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
 
 impl<'a> Pixels<'a> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {

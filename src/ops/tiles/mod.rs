@@ -147,7 +147,7 @@ impl Blend {
         match cx.device() {
             Device::Cpu(_) => {
                 let weights = self.weights.host_mut::<f32>()?;
-                if weights.iter().any(|weight| !(*weight > 0.0)) {
+                if !weights.iter().all(|weight| *weight > 0.0) {
                     return Err(Error::internal("the tiles leave a gap"));
                 }
                 let pixels = self.sums.host_mut::<f32>()?.chunks_exact_mut(c);
