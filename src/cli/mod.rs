@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, messages and progress.
 
+mod bench;
 mod convert;
 mod info;
 pub mod interrupt;
@@ -20,6 +21,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Convert(convert::Args),
     Info(info::Args),
     Synth(synth::Args),
@@ -28,6 +30,7 @@ enum Command {
 /// Runs the program; errors are printed as one sentence and become exit codes.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench(args) => bench::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
