@@ -1,5 +1,6 @@
-//! The subcommands around weights, run as a user runs them: synth, info, convert.
+//! The subcommands around weights, run as a user runs them: synth, info, convert, bench.
 
+mod bench;
 mod convert;
 mod info;
 mod program;

@@ -24,6 +24,11 @@ const CFG: f64 = 4.5;
 const LATENT: usize = 8;
 const SCALE: usize = 4;
 
+/// Times the work that it is given: milliseconds.
+pub type Timer<'t> = dyn FnMut(&mut Work) -> Result<f64> + 't;
+/// One run of a part.
+pub type Work<'w> = dyn FnMut() -> Result<()> + 'w;
+
 /// A part that can be timed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -111,12 +116,7 @@ impl Setup {
     ///
     /// # Errors
     /// Memory that runs out, and those of `time`.
-    pub fn run(
-        &self,
-        cx: &Cx,
-        part: Part,
-        time: &mut dyn FnMut(&mut dyn FnMut() -> Result<()>) -> Result<f64>,
-    ) -> Result<f64> {
+    pub fn run(&self, cx: &Cx, part: Part, time: &mut Timer) -> Result<f64> {
         let scope = |prefix: &'static str| Scope::new(cx, &SyntheticSource, prefix);
         let (n, latent, low) = (self.batch, self.size / LATENT, self.size / SCALE);
         let channels = self.config.denoiser.latent;
@@ -165,11 +165,7 @@ impl Setup {
         }
     }
 
-    fn pipeline(
-        &self,
-        cx: &Cx,
-        time: &mut dyn FnMut(&mut dyn FnMut() -> Result<()>) -> Result<f64>,
-    ) -> Result<f64> {
+    fn pipeline(&self, cx: &Cx, time: &mut Timer) -> Result<f64> {
         let weights = Weights::synthetic(self.config.clone(), self.variant);
         let tower = weights.load_text(cx)?;
         let system = weights.load(cx)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::machine;
-use super::parts::{Part, Setup};
+use super::parts::{Part, Setup, Work};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::synth::{Adapter, FloatType};
 use crate::device::Device;
@@ -122,10 +122,10 @@ pub fn run(args: &Args) -> Result<()> {
             &Row {
                 part: part.name(),
                 ms: rounded(ms, 3),
-                tflop: rounded(flops / 1e12, 4),
-                tflops: rounded(flops / ms / 1e9, 4),
-                share_of_matmul: rounded(flops / (ms / 1e3) / rate, 3),
-                matmul_tflops: rounded(rate / 1e12, 4),
+                tflop: rounded(flops / 1e12, 9),
+                tflops: rounded(flops / ms / 1e9, 6),
+                share_of_matmul: rounded(flops / (ms / 1e3) / rate, 4),
+                matmul_tflops: rounded(rate / 1e12, 6),
                 peak_mb: machine::peak_bytes().map(|bytes| bytes / 1_000_000),
                 preset: &args.preset,
                 device: &args.device,
@@ -142,7 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The median milliseconds of `work`, after the warm-up.
-fn time(args: &Args, interrupt: &Interrupt, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+fn time(args: &Args, interrupt: &Interrupt, work: &mut Work) -> Result<f64> {
     for _ in 0..args.warmup {
         interrupt.check()?;
         work()?;
