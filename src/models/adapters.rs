@@ -93,6 +93,11 @@ impl Adapters {
         Ok(Adapters { variant, adapters })
     }
 
+    /// Which adapters these are.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
     /// What depends on the timesteps only; `embedding` [T, E] is the UNet's.
     pub fn times(&self, cx: &Cx, embedding: &Tensor) -> Result<AdapterTimes> {
         let active = pointwise(cx, embedding, Activation::Silu)?;

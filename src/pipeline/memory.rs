@@ -8,6 +8,7 @@ use super::trace::NoTrace;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::Cx;
+use crate::sampler::guidance::Guidance;
 use crate::sampler::noise::Seeded;
 use crate::tensor::Tensor;
 
@@ -43,10 +44,11 @@ pub fn estimate(
     let text = Tensor::from_f32(device, &[], [images, 77, context])?;
     // One step has the memory of them all, except where the ControlNet stops.
     let options = Options { steps: options.steps.min(2), ..options.clone() };
+    let guided = Guidance::new(options.cfg)?.is_on();
     let (mut noise, mut trace) = (Seeded::new(0), NoTrace);
     let mut pipeline =
         Pipeline { cx, system, options: &options, noise: &mut noise, trace: &mut trace, progress: &Silent };
-    pipeline.upscale(&low, &text, Some(&text))?;
+    pipeline.upscale(&low, &text, guided.then_some(&text))?;
     match device {
         Device::Plan(plan) => {
             Ok(Estimate { weights: plan.weight_bytes(), activations: plan.activation_bytes() })

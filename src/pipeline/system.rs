@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::denoise::Networks;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::models::text::TextTower;
@@ -37,6 +38,13 @@ struct Files {
     sd: Checkpoint,
     tasr: Checkpoint,
     stage1: Checkpoint,
+}
+
+impl System {
+    /// The networks of a model call.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { unet: &self.unet, controlnet: &self.controlnet, adapters: self.adapters.as_ref() }
+    }
 }
 
 enum Origin {
@@ -167,11 +175,7 @@ impl Weights {
         if config != unet_config {
             return Err(Error::weights(format!(
                 "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
-                config.widths,
-                config.context,
-                unet_label,
-                unet_config.widths,
-                unet_config.context
+                config.widths, config.context, unet_label, unet_config.widths, unet_config.context
             ))
             .at(tasr.label())
             .fix("give files that belong together"));

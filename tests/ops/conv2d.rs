@@ -258,6 +258,22 @@ fn images_larger_than_a_chunk_and_images_that_share_one() {
     }
 }
 
+/// Even images of at least 256 tiles of 2x2 and whole lanes of channels: what Winograd's algorithm takes.
+#[test]
+fn large_even_images() {
+    for (size, c, o) in
+        [([1, 32, 32], 8, 16), ([2, 34, 46], 24, 16), ([3, 32, 40], 40, 24), ([1, 2, 2200], 16, 16)]
+    {
+        Case::new(size, c, o, 3).check(11);
+        Case::new(size, c, o, 3).full().check(12);
+    }
+    Case { upsample: true, ..Case::new([2, 18, 17], 16, 32, 3) }.full().check(13);
+    let parts = vec![(7, false), (5, true), (4, false)];
+    Case { parts, ..Case::new([2, 32, 34], 0, 24, 3) }.full().check(14);
+    // several chunks an image, the last one shorter
+    Case::new([1, 150, 64], 16, 24, 3).full().check(15);
+}
+
 #[test]
 fn so_many_channels_that_scratch_limits_the_chunk() {
     Case { prologue: Some(Activation::Silu), ..Case::new([1, 64, 64], 4500, 9, 3) }.check(6);

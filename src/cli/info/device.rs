@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use sysinfo::System;
 
+use crate::cli::memory::Memory;
 use crate::device::cuda;
 use crate::weights::space::in_units;
 
@@ -59,19 +60,16 @@ impl Devices {
 impl Cpu {
     fn find() -> Cpu {
         let mut system = System::new();
-        system.refresh_memory();
         system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
         let name = system.cpus().first().map_or("", |cpu| cpu.brand().trim());
-        // A container may be given less than the machine has.
-        let limits = system.cgroup_limits();
-        let limited = |all: u64, limit: Option<u64>| limit.map_or(all, |limit| all.min(limit));
+        let memory = Memory::find();
         Cpu {
             name: if name.is_empty() { "processor".to_owned() } else { name.to_owned() },
             architecture: std::env::consts::ARCH,
             features: features(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
-            memory: limited(system.total_memory(), limits.as_ref().map(|limits| limits.total_memory)),
-            available: limited(system.available_memory(), limits.as_ref().map(|limits| limits.free_memory)),
+            memory: memory.total.unwrap_or_default(),
+            available: memory.available.unwrap_or_default(),
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut failures = failures.into_iter();
     let Some(first) = failures.next() else { return Ok(()) };
     if !args.json {
-        failures.for_each(|error| eprintln!("tasr: {error}"));
+        failures.for_each(|error| eprintln!("tasr: error: {error}"));
     }
     Err(first)
 }

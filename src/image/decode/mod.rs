@@ -69,6 +69,16 @@ pub fn decode(path: &Path) -> Result<Picture> {
     decode_bytes(&bytes, &limits).map_err(|e| e.at(path.display().to_string()))
 }
 
+/// Width and height as the header of a picture file says them, before its orientation is applied; `None` when it has
+/// none that can be read, which [`decode`] will explain. Reads no pixels.
+pub fn stated_size(path: &Path) -> Option<(usize, usize)> {
+    let is_file = std::fs::metadata(path).is_ok_and(|about| about.is_file());
+    let read = || ::image::ImageReader::open(path).ok()?.with_guessed_format().ok()?.into_dimensions().ok();
+    let (width, height) = if is_file { quiet::catch(read).ok().flatten()? } else { return None };
+    DecodeLimits::default().check(width.into(), height.into()).ok()?;
+    Some((width as usize, height as usize))
+}
+
 /// Decodes a picture held in memory. See [`decode`] for the errors; these name no file.
 pub fn decode_bytes(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     let Some(format) = Format::sniff(bytes) else {

@@ -63,19 +63,7 @@ pub fn encode_bytes(picture: &Picture, format: Format, options: &EncodeOptions) 
     if picture.colour.is_empty() || picture.colour.len() != picture.pixels() * 3 || !alpha_fits {
         return Err(Error::internal(format!("the samples do not fill a {width} x {height} picture")));
     }
-    let largest = match format {
-        Format::Png => i32::MAX as usize,
-        Format::Jpeg | Format::Bmp => 65_535,
-        Format::WebP => 16_383,
-        Format::Tiff => u32::MAX as usize,
-    };
-    if width > largest || height > largest {
-        let name = format.name();
-        return Err(Error::input(format!(
-            "{name} holds at most {largest} pixels a side, the picture has {width} x {height}"
-        ))
-        .fix("choose another format, such as png"));
-    }
+    check_size(format, width, height)?;
     if !(1..=100).contains(&options.jpeg_quality) {
         let quality = options.jpeg_quality;
         return Err(Error::usage(format!("JPEG quality is {quality}")).fix("give 1 to 100"));
@@ -91,6 +79,27 @@ pub fn encode_bytes(picture: &Picture, format: Format, options: &EncodeOptions) 
         Format::Bmp => formats::bmp(&pixels),
     }?;
     Ok(Encoded { bytes, notes })
+}
+
+/// Whether a picture of this size can be written, to know before it is computed.
+///
+/// # Errors
+/// [`Input`](crate::error::Kind::Input) when a side is longer than the format's headers can say.
+pub fn check_size(format: Format, width: usize, height: usize) -> Result<()> {
+    let largest = match format {
+        Format::Png => i32::MAX as usize,
+        Format::Jpeg | Format::Bmp => 65_535,
+        Format::WebP => 16_383,
+        Format::Tiff => u32::MAX as usize,
+    };
+    if width <= largest && height <= largest {
+        return Ok(());
+    }
+    let name = format.name();
+    Err(Error::input(format!(
+        "{name} holds at most {largest} pixels a side, the picture has {width} x {height}"
+    ))
+    .fix("choose another format, such as png"))
 }
 
 /// The bytes to store: `[height, width, channels]`, channels 3 or 4.

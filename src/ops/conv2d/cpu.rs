@@ -13,6 +13,7 @@
 use rayon::prelude::*;
 
 use super::weight::FEW_OUTPUTS;
+use super::winograd;
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
@@ -32,18 +33,36 @@ enum Method {
     /// 1x1: one product per segment, straight from the input.
     Pointwise,
     Shifted,
+    /// 3x3 over a large image: see `winograd.rs`
+    Winograd,
     Columns,
     Gathered,
 }
 
+/// Tiles of 2x2 outputs from which Winograd's algorithm pays: fewer, and reading its larger weights costs more
+/// than the products saved. They are also what keeps those weights out of memory where images are small.
+const WINOGRAD_TILES: usize = 256;
+
+/// Winograd's algorithm needs even images and whole lanes of channels.
+fn suits_winograd(g: &Geometry) -> bool {
+    let lanes = g.c.is_multiple_of(winograd::LANES) && g.o.is_multiple_of(winograd::LANES);
+    let even = g.out_h.is_multiple_of(2) && g.out_w.is_multiple_of(2);
+    g.kernel == 3 && g.stride == 1 && g.pad == 1 && lanes && even && g.out_h * g.out_w / 4 >= WINOGRAD_TILES
+}
+
+/// True when [`conv2d`] wants the weights transformed for Winograd's algorithm.
+pub fn uses_winograd(g: &Geometry, conv: &Conv2d) -> bool {
+    Band::of(g, direct(conv)).method == Method::Winograd
+}
+
 /// How a convolution is cut into bands: a pure function of its geometry.
 #[derive(Clone, Copy, Debug)]
-struct Band {
+pub(super) struct Band {
     method: Method,
     /// output rows per chunk; a chunk may span images
-    rows: usize,
+    pub(super) rows: usize,
     /// width of a plane in pixels
-    plane_w: usize,
+    pub(super) plane_w: usize,
     /// rows and columns that the last tap lies beyond the first
     halo: usize,
     /// zeros that neighbouring rows, and neighbouring images, have in common
@@ -60,17 +79,21 @@ impl Band {
             }
             () if g.o <= FEW_OUTPUTS => Method::Gathered,
             () if g.c <= FEW_INPUTS => Method::Columns,
+            () if suits_winograd(g) => Method::Winograd,
             () => Method::Shifted,
         };
         let halo = (g.kernel - 1).div_ceil(g.stride);
         // What is padded left is padded right as well, in the same plane when there is but one.
         let shared = if g.stride == 1 { g.pad } else { 0 };
         let plane_w = g.out_w + halo - shared;
-        let mut band = Band { method, rows: 1, plane_w, halo, shared, images: 1 };
+        // Winograd's tiles are two rows high.
+        let unit = if method == Method::Winograd { 2 } else { 1 };
+        let mut band = Band { method, rows: unit, plane_w, halo, shared, images: 1 };
         let fits = |band: &Band| {
             band.rows * plane_w <= CHUNK_PIXELS.max(plane_w) && band.elements(g) <= MOST_SCRATCH
         };
-        band = (1..=g.out_h).rev().map(|rows| Band { rows, ..band }).find(fits).unwrap_or(band);
+        let rows = (1..=g.out_h / unit).rev().map(|units| Band { rows: units * unit, ..band });
+        band = rows.into_iter().find(fits).unwrap_or(band);
         if band.rows == g.out_h {
             let share = |images: usize| Band { images, ..band };
             let fits =
@@ -112,6 +135,9 @@ impl Band {
         match self.method {
             Method::Pointwise => 0,
             Method::Shifted => planes + self.sums() * g.o,
+            Method::Winograd => {
+                planes + self.images * self.rows / 2 * (g.out_w / 2) * winograd::PLACES * (g.c + g.o)
+            }
             Method::Columns => planes + self.sums() * (taps * g.c + g.o),
             Method::Gathered => planes + self.pixels() * taps * g.o * g.stride * g.stride,
         }
@@ -129,12 +155,12 @@ pub fn scratch(g: &Geometry, conv: &Conv2d) -> usize {
 
 /// Rows of one image inside a chunk.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     image: usize,
     first_row: usize,
     rows: usize,
     /// first plane row
-    base: usize,
+    pub(super) base: usize,
 }
 
 /// Computes `result` [N, H', W', O]; `scratch` has at least [`scratch`] elements.
@@ -148,7 +174,11 @@ pub fn conv2d(
 ) -> Result<()> {
     let band = Band::of(g, direct(conv));
     let pixels = Pixels::new(&conv.input)?;
-    let weight = weight.packed().host::<f32>()?;
+    let weight = match band.method {
+        Method::Winograd => weight.winograd()?,
+        _ => weight.packed(),
+    };
+    let weight = weight.host::<f32>()?;
     let epilogue = HostEpilogue::new(epilogue)?;
     if band.method == Method::Pointwise {
         pointwise(g, &pixels, weight, result);
@@ -179,6 +209,7 @@ pub fn conv2d(
             chunk.load(&pixels, affine, planes);
             match band.method {
                 Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
+                Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
                 Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
                 Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
             }
@@ -199,10 +230,10 @@ fn pointwise(g: &Geometry, pixels: &Pixels, weight: &[f32], result: &mut [f32]) 
     }
 }
 
-struct Chunk<'a> {
-    g: &'a Geometry,
-    band: Band,
-    pieces: &'a [Piece],
+pub(super) struct Chunk<'a> {
+    pub(super) g: &'a Geometry,
+    pub(super) band: Band,
+    pub(super) pieces: &'a [Piece],
 }
 
 impl Chunk<'_> {
@@ -294,7 +325,7 @@ impl Chunk<'_> {
     }
 
     /// Rows of `result` that belong to `piece`.
-    fn lines<'r>(&self, piece: &Piece, result: &'r mut [f32]) -> &'r mut [f32] {
+    pub(super) fn lines<'r>(&self, piece: &Piece, result: &'r mut [f32]) -> &'r mut [f32] {
         let g = self.g;
         let start = (piece.image * g.out_h + piece.first_row) * g.out_w * g.o;
         &mut result[start..][..piece.rows * g.out_w * g.o]
@@ -312,7 +343,7 @@ impl Chunk<'_> {
         }
     }
 
-    fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
+    pub(super) fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
         let g = self.g;
         let first = (piece.image * g.out_h + piece.first_row + row) * g.out_w;
         vectorised!({
