@@ -215,6 +215,8 @@ fn main() -> Result<()> {
     b.conv("vae", [1, 512], &[128], false, 3, false)?;
     b.conv("rrdb", [1, 128], &[64], false, 32, false)?;
     b.conv("rrdb segments", [1, 128], &[64, 32, 32, 32], false, 32, false)?;
+    b.conv("rrdb segments", [1, 128], &[64, 32, 32, 32, 32], false, 64, false)?;
+    b.conv("rrdb", [1, 256], &[64], false, 64, false)?;
     b.pointwise([2, 64], 960, 320)?;
     b.linear(8192, 320, 320, false)?;
     b.linear(8192, 320, 2560, true)?;
