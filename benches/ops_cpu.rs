@@ -1,7 +1,9 @@
 //! Times of the CPU ops on the shapes of the full-size networks: `cargo bench --bench ops_cpu [-- FILTER]`.
 //!
 //! Each line is the best of several runs: milliseconds, then GFLOP/s for what multiplies or GB/s (read once,
-//! written once) for what moves. Correctness is the tests' affair.
+//! written once) for what moves. Where the system tells, the mean CPU time follows and the rate that it would
+//! give with all threads busy: on a machine that does other work as well, that is the number to compare.
+//! Correctness is the tests' affair.
 
 use std::time::Instant;
 
@@ -31,18 +33,26 @@ impl Bench {
     /// Runs `op` until it has had its share of time and prints the best run.
     fn time(&self, name: &str, work: Work, op: impl Fn() -> Result<Tensor>) -> Result<()> {
         const SHARE: f64 = 1.5;
+        std::hint::black_box(op()?);
         let (start, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
+        let cpu_before = cpu_seconds();
         while runs < 3 || start.elapsed().as_secs_f64() < SHARE {
             let begin = Instant::now();
             std::hint::black_box(op()?);
             best = best.min(begin.elapsed().as_secs_f64());
             runs += 1;
         }
-        let (rate, unit) = match work {
-            Work::Flop(count) => (count / best / 1e9, "GFLOP/s"),
-            Work::Bytes(count) => (count / best / 1e9, "GB/s"),
+        let cpu = cpu_seconds().zip(cpu_before).map(|(after, before)| (after - before) / f64::from(runs));
+        let (count, unit) = match work {
+            Work::Flop(count) => (count / 1e9, "GFLOP/s"),
+            Work::Bytes(count) => (count / 1e9, "GB/s"),
         };
-        println!("{name:<52} {:>9.2} ms {rate:>8.1} {unit}", best * 1e3);
+        print!("{name:<46} {:>9.2} ms {:>8.1} {unit}", best * 1e3, count / best);
+        if let Some(cpu) = cpu {
+            let busy = count * rayon::current_num_threads() as f64 / cpu;
+            print!("   cpu {:>9.2} ms {busy:>8.1} {unit}", cpu * 1e3);
+        }
+        println!();
         Ok(())
     }
 
@@ -169,6 +179,14 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// CPU time of this process so far, in Linux's ticks of 10 ms.
+fn cpu_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 fn values(count: usize) -> Vec<f32> {

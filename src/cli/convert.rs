@@ -67,7 +67,11 @@ pub fn run(args: Args) -> Result<()> {
     report_left_out(&file, &progress);
     let parts = match args.layout {
         Layout::Ldm => vec![(checked_file(&args.output)?, file)],
-        Layout::Diffusers => diffusers_files(&args.output, family, &file)?,
+        Layout::Diffusers => {
+            let parts = diffusers_files(&args.output, family, &file)?;
+            parts.iter().for_each(|(_, part)| report_left_out(part, &progress));
+            parts
+        }
     };
     if let Some((there, _)) = parts.iter().find(|(path, _)| path.exists() && !args.overwrite) {
         return Err(Error::usage("the file exists already")

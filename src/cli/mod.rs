@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, messages and progress.
 
+mod bench;
 mod convert;
 mod info;
 pub mod interrupt;
@@ -30,6 +31,7 @@ enum Command {
     Convert(convert::Args),
     Info(info::Args),
     Synth(synth::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the program; errors are printed as one sentence and become exit codes.
@@ -59,6 +61,7 @@ fn run() -> Result<()> {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

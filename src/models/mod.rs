@@ -4,6 +4,7 @@
 pub mod adapters;
 pub mod config;
 pub mod controlnet;
+pub mod flops;
 pub mod rrdbnet;
 pub mod text;
 pub mod unet;

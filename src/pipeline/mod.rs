@@ -12,6 +12,7 @@ mod system;
 mod text;
 mod trace;
 
+pub use denoise::{Conditions, Denoiser, Networks, Steering, Watch};
 pub use options::{ColorFix, Options, Tile};
 pub use run::{Pipeline, Upscaled};
 pub use system::{AdapterChoice, FILE_NAMES, System, Weights, find_in};

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::denoise::Networks;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::models::text::TextTower;
@@ -37,6 +38,13 @@ struct Files {
     sd: Checkpoint,
     tasr: Checkpoint,
     stage1: Checkpoint,
+}
+
+impl System {
+    /// The networks of a model call.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { unet: &self.unet, controlnet: &self.controlnet, adapters: self.adapters.as_ref() }
+    }
 }
 
 enum Origin {

@@ -10,6 +10,14 @@ use tasr::tensor::Tensor;
 use crate::support::oracle::conv as oracle;
 use crate::support::{Array, Random, Trial, run};
 
+/// Rows of the epilogue's addition to each image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum PerImage {
+    None,
+    Own,
+    Common,
+}
+
 /// One convolution; what is absent is not given to the op at all.
 #[derive(Clone, Debug)]
 struct Case {
@@ -25,7 +33,7 @@ struct Case {
     upsample: bool,
     prologue: Option<Activation>,
     bias: bool,
-    per_image: bool,
+    per_image: PerImage,
     activation: Activation,
     scale: Option<f32>,
     residual: bool,
@@ -45,7 +53,7 @@ impl Case {
             upsample: false,
             prologue: None,
             bias: false,
-            per_image: false,
+            per_image: PerImage::None,
             activation: Activation::None,
             scale: None,
             residual: false,
@@ -56,7 +64,7 @@ impl Case {
         Case {
             prologue: Some(Activation::Silu),
             bias: true,
-            per_image: true,
+            per_image: PerImage::Own,
             activation: Activation::LeakyRelu(0.2),
             scale: Some(0.2),
             residual: true,
@@ -97,8 +105,10 @@ impl Case {
         if self.bias {
             inputs.push(random.array(&[o]));
         }
-        if self.per_image {
-            inputs.push(random.array(&[self.n, o]));
+        match self.per_image {
+            PerImage::None => {}
+            PerImage::Own => inputs.push(random.array(&[self.n, o])),
+            PerImage::Common => inputs.push(random.array(&[1, o])),
         }
         if self.residual {
             let [out_h, out_w] = self.out();
@@ -129,7 +139,7 @@ impl Case {
         }
         let epilogue = Epilogue {
             bias: next(self.bias),
-            per_image: next(self.per_image),
+            per_image: next(self.per_image != PerImage::None),
             activation: self.activation,
             scale: self.scale.unwrap_or(1.0),
             residual: next(self.residual),
@@ -152,7 +162,7 @@ impl Case {
         }
         let epilogue = oracle::Epilogue {
             bias: next(self.bias),
-            per_image: next(self.per_image),
+            per_image: next(self.per_image != PerImage::None),
             activation: self.activation,
             scale: self.scale.map(f64::from),
             residual: next(self.residual),
@@ -205,7 +215,8 @@ fn each_part_of_the_epilogue_alone() {
     let base = Case::new([2, 3, 5], 19, 11, 3);
     for case in [
         Case { bias: true, ..base.clone() },
-        Case { per_image: true, ..base.clone() },
+        Case { per_image: PerImage::Own, ..base.clone() },
+        Case { per_image: PerImage::Common, ..base.clone() },
         Case { scale: Some(-1.5), ..base.clone() },
         Case { residual: true, ..base.clone() },
         Case { activation: Activation::Silu, ..base.clone() },
@@ -247,6 +258,22 @@ fn images_larger_than_a_chunk_and_images_that_share_one() {
     }
 }
 
+/// Even images of at least 256 tiles of 2x2 and whole lanes of channels: what Winograd's algorithm takes.
+#[test]
+fn large_even_images() {
+    for (size, c, o) in
+        [([1, 32, 32], 8, 16), ([2, 34, 46], 24, 16), ([3, 32, 40], 40, 24), ([1, 2, 2200], 16, 16)]
+    {
+        Case::new(size, c, o, 3).check(11);
+        Case::new(size, c, o, 3).full().check(12);
+    }
+    Case { upsample: true, ..Case::new([2, 18, 17], 16, 32, 3) }.full().check(13);
+    let parts = vec![(7, false), (5, true), (4, false)];
+    Case { parts, ..Case::new([2, 32, 34], 0, 24, 3) }.full().check(14);
+    // several chunks an image, the last one shorter
+    Case::new([1, 150, 64], 16, 24, 3).full().check(15);
+}
+
 #[test]
 fn so_many_channels_that_scratch_limits_the_chunk() {
     Case { prologue: Some(Activation::Silu), ..Case::new([1, 64, 64], 4500, 9, 3) }.check(6);
@@ -277,7 +304,7 @@ fn random_convolutions() {
             upsample: random.chance(4),
             prologue: random.chance(2).then(|| activation(&mut random)),
             bias: random.chance(2),
-            per_image: random.chance(2),
+            per_image: random.pick(&[PerImage::None, PerImage::Own, PerImage::Common]),
             activation: activation(&mut random),
             scale: random.chance(3).then_some(0.7),
             residual: random.chance(2),

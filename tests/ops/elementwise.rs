@@ -1,9 +1,9 @@
 //! Sums, activations and stacks.
 
-use tasr::ops::Activation;
-use tasr::ops::elementwise::{combine, pointwise, stack};
+use tasr::ops::elementwise::{combine, concat, pointwise, stack};
+use tasr::ops::{Activation, Segment, Segments};
 
-use crate::support::oracle::pointwise as oracle;
+use crate::support::oracle::{conv, pointwise as oracle};
 use crate::support::{Random, Trial, run};
 
 #[test]
@@ -54,6 +54,27 @@ fn stacks_of_every_rank() {
             &Trial::new(format!("stack of {rest:?}"), inputs, 1),
             |cx, inputs| Ok(vec![stack(cx, &inputs.iter().collect::<Vec<_>>())?]),
             |inputs| vec![oracle::stack(&inputs.iter().collect::<Vec<_>>())],
+        );
+    }
+}
+
+#[test]
+fn concatenations_are_written_out() {
+    let mut random = Random::new(44);
+    for [n, h, w] in [[1, 1, 1], [2, 3, 5], [3, 17, 4]] {
+        let inputs = [3, 5, 5, 1].map(|c| random.array(&[n, h, w, c])).to_vec();
+        run(
+            &Trial::new(format!("concat of {:?}", [n, h, w]), inputs, 2),
+            |cx, inputs| {
+                let [a, b, plus, c] = inputs else { unreachable!() };
+                let plain = |tensor| Segment { tensor, plus: None };
+                let sum = Segment { tensor: b, plus: Some(plus) };
+                Ok(vec![concat(cx, &Segments::new(vec![plain(a), sum, plain(c)]))?])
+            },
+            |inputs| {
+                let [a, b, plus, c] = inputs else { unreachable!() };
+                vec![conv::concatenate(&[(a, None), (b, Some(plus)), (c, None)])]
+            },
         );
     }
 }

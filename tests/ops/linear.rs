@@ -11,7 +11,11 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
     let sizes = |last: usize| [rows, &[last]].concat();
     let mut inputs = vec![random.array(&sizes(k)), random.array(&[o, k])];
     if full {
-        inputs.extend([random.array(&[o]), random.array(&[rows[0], o]), random.array(&sizes(o))]);
+        inputs.extend([
+            random.array(&[o]),
+            random.array(&[if o % 2 == 0 { 1 } else { rows[0] }, o]),
+            random.array(&sizes(o)),
+        ]);
     }
     let scale = if full { 0.7f32 } else { 1.0 };
     run(

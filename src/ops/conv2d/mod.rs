@@ -6,6 +6,7 @@
 
 pub mod cpu;
 mod weight;
+mod winograd;
 
 use super::group_norm::Affine;
 use super::{Cx, Epilogue, Segments};
@@ -117,6 +118,9 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
+    if cpu::uses_winograd(&geometry, conv) {
+        weight.prepare_winograd(cx)?;
+    }
     let mut scratch = cx.allocate([cpu::scratch(&geometry, conv)], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {

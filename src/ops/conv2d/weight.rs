@@ -1,5 +1,8 @@
 //! A convolution's weights in the layout its device computes with.
 
+use std::sync::{Arc, OnceLock};
+
+use super::winograd;
 use crate::device::{Device, Purpose};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
@@ -12,6 +15,8 @@ pub(super) const FEW_OUTPUTS: usize = 8;
 #[derive(Clone, Debug)]
 pub struct ConvWeight {
     packed: Tensor,
+    /// [C, 16, O], made when a large image first needs it
+    winograd: Arc<OnceLock<Tensor>>,
     kernel: usize,
     inputs: usize,
     outputs: usize,
@@ -33,7 +38,37 @@ impl ConvWeight {
             Device::Cpu(_) => pack(values, [o, c, taps], packed.host_mut()?),
             Device::Plan(_) => {}
         }
-        Ok(ConvWeight { packed: packed.freeze(), kernel: kh, inputs: c, outputs: o })
+        Ok(ConvWeight {
+            packed: packed.freeze(),
+            winograd: Arc::default(),
+            kernel: kh,
+            inputs: c,
+            outputs: o,
+        })
+    }
+
+    /// Transforms 3x3 weights for Winograd's algorithm, once.
+    pub(super) fn prepare_winograd(&self, cx: &Cx) -> Result<()> {
+        if self.winograd.get().is_some() {
+            return Ok(());
+        }
+        let shape = [self.inputs, winograd::PLACES, self.outputs];
+        let mut transformed = TensorMut::allocate(cx.device(), shape, cx.dtype(), Purpose::Weight)?;
+        match cx.device() {
+            Device::Cpu(_) => {
+                let packed = self.packed.host()?;
+                winograd::transform_weights(packed, self.inputs, self.outputs, transformed.host_mut()?);
+            }
+            Device::Plan(_) => {}
+        }
+        // Another thread may have been first: its values are the same.
+        self.winograd.get_or_init(|| transformed.freeze());
+        Ok(())
+    }
+
+    /// The transformed weights, [C, 16, O], once they were prepared.
+    pub(super) fn winograd(&self) -> Result<&Tensor> {
+        self.winograd.get().ok_or_else(|| Error::internal("Winograd weights were not prepared"))
     }
 
     pub fn kernel(&self) -> usize {

@@ -23,7 +23,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
             let terms = terms.iter().map(|(f, t)| Ok((*f, t.host::<f32>()?))).collect::<Result<Vec<_>>>()?;
             result.host_mut::<f32>()?.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
                 let first = block * BLOCK;
-                vectorised(|| {
+                vectorised!({
                     out.fill(constant);
                     for (factor, values) in &terms {
                         let values = &values[first..][..out.len()];
@@ -45,7 +45,7 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
         Device::Cpu(_) => {
             let out = result.host_mut::<f32>()?;
             out.par_chunks_mut(BLOCK).zip(x.host::<f32>()?.par_chunks(BLOCK)).for_each(|(out, x)| {
-                vectorised(|| {
+                vectorised!({
                     out.copy_from_slice(x);
                     activate(out, activation);
                 });

@@ -1,10 +1,24 @@
 //! Scalar functions without branches or library calls, so that loops over them vectorise.
 
-/// Runs `work` compiled for the best instruction set of this machine.
+/// Runs `work` compiled for the best instruction set of this machine; see [`vectorised!`].
 #[inline(always)]
-pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub fn dispatched<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
+
+/// Runs a block compiled for the best instruction set of this machine.
+///
+/// A macro because the block has to be inlined into the function that has the instructions enabled: a plain
+/// closure stays a function of its own, compiled for the baseline.
+macro_rules! vectorised {
+    ($block:block) => {
+        $crate::ops::host::math::dispatched(
+            #[inline(always)]
+            || $block,
+        )
+    };
+}
+pub(crate) use vectorised;
 
 /// e^x with a relative error below 2e-7; flushes to 0 below -87, saturates above 88.
 ///

@@ -28,7 +28,7 @@ pub struct Pixels<'a> {
 }
 
 /// One segment: its values, what is added to them, its channels.
-type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
+pub type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
 
 impl<'a> Pixels<'a> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {
@@ -50,6 +50,10 @@ impl<'a> Pixels<'a> {
     /// Channels of the concatenation.
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    pub fn parts(&self) -> &[Part<'a>] {
+        &self.parts
     }
 
     /// (data, channels) of each part, when none is a sum.
@@ -151,7 +155,7 @@ impl<'a> HostEpilogue<'a> {
         }
         const BLOCK: usize = 64;
         result.par_chunks_mut(o * BLOCK).enumerate().for_each(|(block, chunk)| {
-            vectorised(|| {
+            vectorised!({
                 for (i, pixel) in chunk.chunks_exact_mut(o).enumerate() {
                     let index = block * BLOCK + i;
                     self.finish(index / per_image_pixels, index, pixel);

@@ -10,6 +10,7 @@ use tasr::ops::Activation;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
     pub bias: Option<&'a Array>,
+    /// [N, O], or [1, O] for all images
     pub per_image: Option<&'a Array>,
     pub activation: Activation,
     pub scale: Option<f64>,
@@ -21,7 +22,7 @@ impl Epilogue<'_> {
     pub fn finish(&self, sum: f64, n: usize, o: usize, index: usize) -> f64 {
         let sum = sum
             + self.bias.map_or(0.0, |bias| bias.at(&[o]))
-            + self.per_image.map_or(0.0, |rows| rows.at(&[n, o]));
+            + self.per_image.map_or(0.0, |rows| rows.at(&[n % rows.shape[0], o]));
         self.scale.unwrap_or(1.0) * activate(sum, self.activation)
             + self.residual.map_or(0.0, |residual| residual.values[index])
     }
