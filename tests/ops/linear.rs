@@ -13,7 +13,7 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
     if full {
         inputs.extend([
             random.array(&[o]),
-            random.array(&[if o % 2 == 0 { 1 } else { rows[0] }, o]),
+            random.array(&[if o.is_multiple_of(2) { 1 } else { rows[0] }, o]),
             random.array(&sizes(o)),
         ]);
     }

@@ -67,7 +67,8 @@ const SENTINEL: f32 = 12_345.678;
 struct Guards(Vec<Tensor>);
 
 impl Guards {
-    fn around(device: &Device, results: &[Found]) -> Result<Self> {
+    /// `reserved` bytes is what the op takes in all.
+    fn around(device: &Device, results: &[Found], reserved: usize) -> Result<Self> {
         let filled = |value: f32, count: usize| Tensor::from_f32(device, &vec![value; count], [count]);
         let mut guards = vec![filled(SENTINEL, 64)?];
         let mut holes = Vec::new();
@@ -76,7 +77,7 @@ impl Guards {
             guards.push(filled(SENTINEL, 64)?);
         }
         // What else the op takes is NaN as well: nothing may count on memory that it did not write.
-        holes.push(filled(f32::NAN, 1 << 20)?);
+        holes.push(filled(f32::NAN, reserved / 4)?);
         Ok(Guards(guards))
     }
 
@@ -146,7 +147,7 @@ fn run_on(
     assert!(reserved >= peak, "{label}: the plan reserves {reserved} bytes, the run took {peak}");
 
     let tensors = upload(&real, &inputs)?;
-    let guards = Guards::around(real.device(), &found)?;
+    let guards = Guards::around(real.device(), &found, reserved)?;
     let guarded = download(&op(&real, &tensors)?)?;
     assert!(guards.intact()?, "{label}: a result's neighbour was overwritten");
     for (tensor, input) in tensors.iter().zip(&inputs) {
