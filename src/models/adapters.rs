@@ -10,6 +10,7 @@
 //! | paper | cat[h, r], middle cat[s, r] | GN, ReLU, conv C -> C/4; GN with scale and shift of t, ReLU, conv -> 1 | sigmoid |
 
 use super::config::DenoiserConfig;
+use super::unet::is_large;
 use crate::error::{Error, Result};
 use crate::nn::{Conv, GroupNorm, Linear, Scope};
 use crate::ops::adapter_gate::{Gate, adapter_gate};
@@ -81,12 +82,14 @@ impl Adapters {
         let adapters = joins
             .enumerate()
             .map(|(i, (h, s))| {
+                // The first works in the middle, the others at the levels of the output blocks.
+                let large = i > 0 && is_large(config.widths.len() - 1 - (i - 1) / (config.blocks + 1));
                 let scope = scope.sub(format!("{i}.0"));
                 match variant {
                     Variant::Official => {
-                        Adapter::official(&scope, 2 * h.unwrap_or(0) + 3 * s, config.embedding())
+                        Adapter::official(&scope, 2 * h.unwrap_or(0) + 3 * s, config.embedding(), large)
                     }
-                    Variant::Paper => Adapter::paper(&scope, h.unwrap_or(s) + s, config.embedding()),
+                    Variant::Paper => Adapter::paper(&scope, h.unwrap_or(s) + s, config.embedding(), large),
                 }
             })
             .collect::<Result<_>>()?;
@@ -134,24 +137,24 @@ impl Adapters {
 }
 
 impl Adapter {
-    fn official(scope: &Scope, inputs: usize, embedding: usize) -> Result<Self> {
+    fn official(scope: &Scope, inputs: usize, embedding: usize, large: bool) -> Result<Self> {
         let middle = inputs / 4;
         Ok(Adapter {
             norm1: GroupNorm::load(&scope.sub("in_layers.0"), inputs, 32, 1e-5)?,
-            conv1: Conv::load(&scope.sub("in_layers.2"), inputs, middle, 3)?,
+            conv1: Conv::load3(&scope.sub("in_layers.2"), inputs, middle, large)?,
             norm2: GroupNorm::load(&scope.sub("out_layers.0"), middle, 16, 1e-5)?,
-            conv2: Some(Conv::load(&scope.sub("out_layers.2"), middle, middle / 2, 3)?),
+            conv2: Some(Conv::load3(&scope.sub("out_layers.2"), middle, middle / 2, large)?),
             last: Conv::load(&scope.sub("out_layers.4"), middle / 2, 1, 3)?,
             embedding: Linear::load(&scope.sub("emb_layers.1"), embedding, 2 * middle)?,
         })
     }
 
-    fn paper(scope: &Scope, inputs: usize, embedding: usize) -> Result<Self> {
+    fn paper(scope: &Scope, inputs: usize, embedding: usize, large: bool) -> Result<Self> {
         let middle = inputs / 4;
         let (first, second) = (scope.sub("stages.0"), scope.sub("stages.1"));
         Ok(Adapter {
             norm1: GroupNorm::load(&first.sub("norm"), inputs, 32, 1e-5)?,
-            conv1: Conv::load(&first.sub("conv"), inputs, middle, 3)?,
+            conv1: Conv::load3(&first.sub("conv"), inputs, middle, large)?,
             norm2: GroupNorm::load(&second.sub("norm"), middle, 16, 1e-5)?,
             embedding: Linear::load(&second.sub("emb"), embedding, 2 * middle)?,
             conv2: None,

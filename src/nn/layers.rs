@@ -96,6 +96,24 @@ impl Conv {
         Ok(Conv { weight, bias: scope.tensor("bias", [outputs])? })
     }
 
+    /// A 3x3 layer that always meets large images of even height and width: see [`ConvWeight::pack_for_large`].
+    pub fn load_for_large(scope: &Scope, inputs: usize, outputs: usize) -> Result<Self> {
+        let shape = [outputs, inputs, 3, 3];
+        let pack = |values: &[f32]| ConvWeight::pack_for_large(scope.cx(), values, shape);
+        Ok(Conv {
+            weight: scope.with_values("weight", &shape, pack)?,
+            bias: scope.tensor("bias", [outputs])?,
+        })
+    }
+
+    /// A 3x3 layer, for large images where `large` says so.
+    pub fn load3(scope: &Scope, inputs: usize, outputs: usize, large: bool) -> Result<Self> {
+        match large {
+            true => Self::load_for_large(scope, inputs, outputs),
+            false => Self::load(scope, inputs, outputs, 3),
+        }
+    }
+
     /// Adds the bias, and whatever the caller chains to it.
     pub fn epilogue(&self) -> Epilogue<'_> {
         Epilogue::bias(Some(&self.bias))

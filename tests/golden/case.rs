@@ -10,6 +10,9 @@ use tasr::ops::Cx;
 use tasr::tensor::{DType, Tensor};
 use tasr::weights::{Checkpoint, Dtype};
 
+/// Shape and values.
+pub type Values = (Vec<usize>, Vec<f32>);
+
 /// One case.
 pub struct Case {
     name: String,
@@ -122,7 +125,7 @@ impl Case {
     }
 
     /// All tensors whose name starts with `prefix`.
-    pub fn under(&self, prefix: &str) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+    pub fn under(&self, prefix: &str) -> Result<BTreeMap<String, Values>> {
         let names = self.names().filter(|name| name.starts_with(prefix));
         names.map(|name| Ok((name.to_owned(), self.values(name)?))).collect()
     }

@@ -65,7 +65,8 @@ impl Comparison {
         }
         let golden = case.values(name)?;
         let differing = found.1.iter().zip(&golden.1).filter(|(a, b)| a != b).count();
-        let far = found.1.iter().zip(&golden.1).filter(|(a, b)| !((**a - **b).abs() <= 1.0)).count();
+        let far =
+            found.1.iter().zip(&golden.1).filter(|(a, b)| (**a - **b).abs() > 1.0 || a.is_nan()).count();
         let error = match () {
             () if found.0 != golden.0 => Err(format!("shape {:?}, expected {:?}", found.0, golden.0)),
             () if far > 0 => Err(format!("{far} bytes differ by more than 1")),

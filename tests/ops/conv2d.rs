@@ -37,6 +37,8 @@ struct Case {
     activation: Activation,
     scale: Option<f32>,
     residual: bool,
+    /// packed for large images
+    large: bool,
 }
 
 impl Case {
@@ -57,6 +59,7 @@ impl Case {
             activation: Activation::None,
             scale: None,
             residual: false,
+            large: false,
         }
     }
 
@@ -122,7 +125,10 @@ impl Case {
         let mut next = |given: bool| if given { rest.next() } else { None };
         let weight = next(true).expect("a weight").to_f32()?;
         let sizes = [self.o, self.channels(), self.kernel, self.kernel];
-        let weight = ConvWeight::pack(cx, &weight, sizes)?;
+        let weight = match self.large {
+            true => ConvWeight::pack_for_large(cx, &weight, sizes)?,
+            false => ConvWeight::pack(cx, &weight, sizes)?,
+        };
         let parts = self.parts.iter().map(|&(_, sum)| {
             let tensor = next(true).expect("a segment");
             Segment { tensor, plus: next(sum) }
@@ -258,20 +264,36 @@ fn images_larger_than_a_chunk_and_images_that_share_one() {
     }
 }
 
-/// Even images of at least 256 tiles of 2x2 and whole lanes of channels: what Winograd's algorithm takes.
+/// What is packed for large images: Winograd's algorithm where lanes of channels are whole, else the direct one.
 #[test]
-fn large_even_images() {
-    for (size, c, o) in
-        [([1, 32, 32], 8, 16), ([2, 34, 46], 24, 16), ([3, 32, 40], 40, 24), ([1, 2, 2200], 16, 16)]
-    {
-        Case::new(size, c, o, 3).check(11);
-        Case::new(size, c, o, 3).full().check(12);
+fn packed_for_large_images() {
+    let large = |size, c, o| Case { large: true, ..Case::new(size, c, o, 3) };
+    for (i, size) in [[1, 2, 2], [2, 4, 6], [3, 32, 40], [2, 34, 46], [1, 2, 2200]].into_iter().enumerate() {
+        for (c, o) in [(24, 16), (40, 24), (17, 11), (8, 64)] {
+            large(size, c, o).check(i as u64);
+            large(size, c, o).full().check(20 + i as u64);
+        }
     }
-    Case { upsample: true, ..Case::new([2, 18, 17], 16, 32, 3) }.full().check(13);
-    let parts = vec![(7, false), (5, true), (4, false)];
-    Case { parts, ..Case::new([2, 32, 34], 0, 24, 3) }.full().check(14);
+    Case { upsample: true, ..large([2, 18, 17], 24, 32) }.full().check(13);
+    Case { parts: vec![(7, false), (13, true), (4, false)], ..large([2, 32, 34], 0, 24) }.full().check(14);
     // several chunks an image, the last one shorter
-    Case::new([1, 150, 64], 16, 24, 3).full().check(15);
+    large([1, 150, 64], 24, 24).full().check(15);
+}
+
+#[test]
+fn odd_images_and_strides_do_not_fit_what_is_packed_for_large_ones() {
+    let cx = Cx::new(tasr::device::Device::cpu(), tasr::tensor::DType::F32).unwrap();
+    let weight = ConvWeight::pack_for_large(&cx, &[0.0; 32 * 24 * 9], [32, 24, 3, 3]).unwrap();
+    let image = |h, w| Tensor::from_f32(cx.device(), &vec![0.0; h * w * 24], [1, h, w, 24]).unwrap();
+    for (h, w, stride, fits) in [(4, 4, 1, true), (5, 4, 1, false), (4, 5, 1, false), (4, 4, 2, false)] {
+        let x = image(h, w);
+        let conv = Conv2d::new(Segments::one(&x)).stride(stride, Padding::Same);
+        assert_eq!(
+            conv2d(&cx, &conv, &weight, &Epilogue::default()).is_ok(),
+            fits,
+            "{h} x {w}, stride {stride}"
+        );
+    }
 }
 
 #[test]

@@ -218,3 +218,121 @@ impl<'a> Planner<'a> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Variant;
+    use crate::models::config::SystemConfig;
+    use crate::pipeline::progress::Silent;
+    use crate::pipeline::{NoTrace, Pipeline};
+    use crate::sampler::{NoiseSource, Seeded};
+    use crate::tensor::Tensor;
+
+    fn weights() -> Weights {
+        Weights::synthetic(SystemConfig::preset("tiny").unwrap(), Some(Variant::Official))
+    }
+
+    /// The plan for a picture of 300 x 300 (1200 x 1200 when done) where `available` bytes are free.
+    fn plan(
+        tiles: [TileChoice; 2],
+        batch: usize,
+        cfg: f64,
+        available: impl Fn(&Plan) -> u64,
+    ) -> (Result<Plan>, Plan) {
+        let weights = weights();
+        let cx = Cx::new(Device::cpu(), DType::F32).unwrap();
+        let options = Options { cfg, ..Options::default() };
+        let planner =
+            |available| Planner::new(&cx, &weights, options.clone(), tiles, batch, available).unwrap();
+        let free = planner(None).plan([300, 300]).unwrap();
+        let mut planner = planner(Some(available(&free)));
+        let planned = planner.plan([300, 300]);
+        if let Ok(plan) = &planned {
+            assert!(planner.describe([300, 300], plan).starts_with("300 x 300 needs "));
+        }
+        (planned, free)
+    }
+
+    const AUTO: [TileChoice; 2] = [TileChoice::Auto, TileChoice::Auto];
+
+    #[test]
+    fn what_fits_is_left_whole() {
+        let (planned, free) = plan(AUTO, 2, 4.5, |free| free.bytes);
+        let planned = planned.unwrap();
+        assert_eq!((planned.batch, planned.options.tile, planned.options.stage1_tile), (2, Tile::Off, None));
+        assert_eq!(planned.estimate, free.estimate);
+        assert!(free.bytes > free.estimate.total() as u64 && free.estimate.weights > 100 << 20);
+    }
+
+    #[test]
+    fn batches_shrink_before_tiles_come() {
+        let (planned, _) = plan(AUTO, 4, 4.5, |free| free.bytes - 1);
+        let planned = planned.unwrap();
+        assert_eq!((planned.batch, planned.options.tile), (2, Tile::Off));
+        let (planned, free) = plan(AUTO, 1, 4.5, |free| {
+            let weights = free.estimate.weights as u64;
+            weights + (free.bytes - weights) / 2
+        });
+        let planned = planned.unwrap();
+        assert_eq!((planned.batch, planned.options.tile), (1, Tile::Pixels(TILE)));
+        assert!(planned.bytes < free.bytes);
+    }
+
+    #[test]
+    fn without_guidance_less_is_needed() {
+        let guided = plan(AUTO, 1, 4.5, |free| free.bytes).1;
+        let unguided = plan(AUTO, 1, 1.0, |free| free.bytes).1;
+        assert!(unguided.estimate.activations <= guided.estimate.activations);
+    }
+
+    #[test]
+    fn what_cannot_fit_says_what_would_help() {
+        let message = |tiles, share: u64| {
+            let (planned, _) = plan(tiles, 1, 4.5, |free| free.estimate.weights as u64 * share / 100);
+            let error = planned.unwrap_err();
+            assert_eq!(error.kind(), Kind::Memory);
+            error.to_string()
+        };
+        let text = message(AUTO, 50);
+        assert!(text.contains("even in tiles") && text.contains("the weights alone need"), "{text}");
+        let text = message([TileChoice::Off, TileChoice::Auto], 110);
+        assert!(
+            text.contains("300 x 300 at scale 4 needs") && text.ends_with("or give --tile 512"),
+            "{text}"
+        );
+        let text = message([TileChoice::Pixels(1024), TileChoice::Auto], 110);
+        assert!(text.ends_with("give a smaller --tile, such as 512"), "{text}");
+        let text = message(AUTO, 101);
+        assert!(text.ends_with("crop the picture, lower --scale, or close other programs"), "{text}");
+    }
+
+    #[test]
+    fn a_run_takes_what_was_planned() {
+        let weights = weights();
+        let cx = Cx::new(Device::cpu(), DType::F32).unwrap();
+        let options = Options { steps: 1, stage1_tile: Some(8), ..Options::default() };
+        let tiles = [TileChoice::Pixels(256), TileChoice::Pixels(8)];
+        let mut planner = Planner::new(&cx, &weights, options, tiles, 1, None).unwrap();
+        let plan = planner.plan([16, 16]).unwrap();
+        let system = weights.load(&cx).unwrap();
+        let rows = |value| {
+            Tensor::from_f32(cx.device(), &vec![value; 77 * planner.context], [1, 77, planner.context])
+        };
+        let (positive, negative) = (rows(0.1).unwrap(), rows(-0.1).unwrap());
+        let low = Tensor::from_f32(cx.device(), &[0.5; 16 * 16 * 3], [1, 16, 16, 3]).unwrap();
+        let mut noise = Seeded::new(1);
+        noise.select(0, &[1]);
+        let mut pipeline = Pipeline {
+            cx: &cx,
+            system: &system,
+            options: &plan.options,
+            noise: &mut noise,
+            trace: &mut NoTrace,
+            progress: &Silent,
+        };
+        pipeline.upscale(&low, &positive, Some(&negative)).unwrap();
+        let (planned, taken) = (plan.estimate.activations, cx.device().peak());
+        assert!(taken <= planned && taken * 10 >= planned * 9, "planned {planned}, taken {taken}");
+    }
+}

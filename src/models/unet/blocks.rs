@@ -17,13 +17,14 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    pub fn load(scope: &Scope, inputs: usize, outputs: usize, embedding: usize) -> Result<Self> {
+    /// `large`: the block runs at one of the finer levels, see [`super::is_large`].
+    pub fn load(scope: &Scope, inputs: usize, outputs: usize, embedding: usize, large: bool) -> Result<Self> {
         Ok(ResBlock {
             norm1: GroupNorm::load(&scope.sub("in_layers.0"), inputs, 32, 1e-5)?,
-            conv1: Conv::load(&scope.sub("in_layers.2"), inputs, outputs, 3)?,
+            conv1: Conv::load3(&scope.sub("in_layers.2"), inputs, outputs, large)?,
             embedding: Linear::load(&scope.sub("emb_layers.1"), embedding, outputs)?,
             norm2: GroupNorm::load(&scope.sub("out_layers.0"), outputs, 32, 1e-5)?,
-            conv2: Conv::load(&scope.sub("out_layers.3"), outputs, outputs, 3)?,
+            conv2: Conv::load3(&scope.sub("out_layers.3"), outputs, outputs, large)?,
             skip: match inputs == outputs {
                 true => None,
                 false => Some(Conv::load(&scope.sub("skip_connection"), inputs, outputs, 1)?),
@@ -59,6 +60,6 @@ pub fn load_downsample(scope: &Scope, channels: usize) -> Result<Conv> {
 }
 
 /// The convolution of an upsampling layer.
-pub fn load_upsample(scope: &Scope, channels: usize) -> Result<Conv> {
-    Conv::load(&scope.sub("conv"), channels, channels, 3)
+pub fn load_upsample(scope: &Scope, channels: usize, large: bool) -> Result<Conv> {
+    Conv::load3(&scope.sub("conv"), channels, channels, large)
 }

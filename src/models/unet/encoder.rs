@@ -1,6 +1,7 @@
 //! What UNet and ControlNet share: time embedding, encoder blocks, middle.
 
 use super::blocks::{ResBlock, load_downsample};
+use super::is_large;
 use super::transformer::{Context, SpatialTransformer};
 use crate::error::{Error, Result};
 use crate::models::config::DenoiserConfig;
@@ -54,7 +55,7 @@ impl Encoder {
         for (level, &target) in config.widths.iter().enumerate() {
             for _ in 0..config.blocks {
                 let scope = block(input_blocks.len());
-                let res = ResBlock::load(&scope.sub(0), width, target, embedding)?;
+                let res = ResBlock::load(&scope.sub(0), width, target, embedding, is_large(level))?;
                 let attention = match config.attention[level] {
                     true => Some(SpatialTransformer::load(&scope.sub(1), target, config.context)?),
                     false => None,
@@ -69,9 +70,9 @@ impl Encoder {
         }
         let middle = scope.sub("middle_block");
         let middle = (
-            ResBlock::load(&middle.sub(0), width, width, embedding)?,
+            ResBlock::load(&middle.sub(0), width, width, embedding, false)?,
             SpatialTransformer::load(&middle.sub(1), width, config.context)?,
-            ResBlock::load(&middle.sub(2), width, width, embedding)?,
+            ResBlock::load(&middle.sub(2), width, width, embedding, false)?,
         );
         Ok(Encoder { width: channels, time_embed, input_blocks, middle })
     }

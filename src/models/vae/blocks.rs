@@ -17,12 +17,13 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    pub fn load(scope: &Scope, inputs: usize, outputs: usize) -> Result<Self> {
+    /// `large`: the block runs at more than the latent's size, which makes its images even.
+    pub fn load(scope: &Scope, inputs: usize, outputs: usize, large: bool) -> Result<Self> {
         Ok(ResBlock {
             norm1: super::norm(&scope.sub("norm1"), inputs)?,
-            conv1: Conv::load(&scope.sub("conv1"), inputs, outputs, 3)?,
+            conv1: Conv::load3(&scope.sub("conv1"), inputs, outputs, large)?,
             norm2: super::norm(&scope.sub("norm2"), outputs)?,
-            conv2: Conv::load(&scope.sub("conv2"), outputs, outputs, 3)?,
+            conv2: Conv::load3(&scope.sub("conv2"), outputs, outputs, large)?,
             shortcut: match inputs == outputs {
                 true => None,
                 false => Some(Conv::load(&scope.sub("nin_shortcut"), inputs, outputs, 1)?),
@@ -82,9 +83,9 @@ pub struct Middle {
 impl Middle {
     pub fn load(scope: &Scope, c: usize) -> Result<Self> {
         Ok(Middle {
-            block1: ResBlock::load(&scope.sub("block_1"), c, c)?,
+            block1: ResBlock::load(&scope.sub("block_1"), c, c, false)?,
             attention: Attention::load(&scope.sub("attn_1"), c)?,
-            block2: ResBlock::load(&scope.sub("block_2"), c, c)?,
+            block2: ResBlock::load(&scope.sub("block_2"), c, c, false)?,
         })
     }
 

@@ -43,21 +43,23 @@ fn norm(scope: &Scope, channels: usize) -> Result<GroupNorm> {
     GroupNorm::load(scope, channels, 32, 1e-6)
 }
 
+/// A level of `blocks` residual blocks, with the convolution that changes the size after them. `large`: it runs at
+/// more than the latent's size.
 fn level(
     scope: &Scope,
-    inputs: usize,
-    outputs: usize,
-    blocks: usize,
+    [inputs, outputs, blocks]: [usize; 3],
+    large: bool,
     resample: Option<&str>,
 ) -> Result<Level> {
     let blocks = (0..blocks)
         .map(|i| {
             let inputs = if i == 0 { inputs } else { outputs };
-            ResBlock::load(&scope.sub(format!("block.{i}")), inputs, outputs)
+            ResBlock::load(&scope.sub(format!("block.{i}")), inputs, outputs, large)
         })
         .collect::<Result<_>>()?;
-    let resample = resample.map(|name| Conv::load(&scope.sub(format!("{name}.conv")), outputs, outputs, 3));
-    Ok(Level { blocks, resample: resample.transpose()? })
+    // What was doubled is even; halving has stride 2.
+    let load = |name| Conv::load3(&scope.sub(format!("{name}.conv")), outputs, outputs, name == "upsample");
+    Ok(Level { blocks, resample: resample.map(load).transpose()? })
 }
 
 /// Norm, SiLU and the last convolution.
@@ -78,24 +80,12 @@ impl Vae {
         let top = widths.len() - 1;
         let (encoder, decoder, latent) = (scope.sub("encoder"), scope.sub("decoder"), config.latent);
         let down = (0..=top).map(|i| {
-            let inputs = widths[i.saturating_sub(1)];
-            level(
-                &encoder.sub(format!("down.{i}")),
-                inputs,
-                widths[i],
-                config.blocks,
-                (i < top).then_some("downsample"),
-            )
+            let sizes = [widths[i.saturating_sub(1)], widths[i], config.blocks];
+            level(&encoder.sub(format!("down.{i}")), sizes, i < top, (i < top).then_some("downsample"))
         });
         let up = (0..=top).map(|i| {
-            let inputs = widths[(i + 1).min(top)];
-            level(
-                &decoder.sub(format!("up.{i}")),
-                inputs,
-                widths[i],
-                config.blocks + 1,
-                (i > 0).then_some("upsample"),
-            )
+            let sizes = [widths[(i + 1).min(top)], widths[i], config.blocks + 1];
+            level(&decoder.sub(format!("up.{i}")), sizes, i < top, (i > 0).then_some("upsample"))
         });
         Ok(Vae {
             factor: 1 << top,

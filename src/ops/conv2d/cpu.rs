@@ -12,7 +12,7 @@
 
 use rayon::prelude::*;
 
-use super::weight::FEW_OUTPUTS;
+use super::weight::{Algorithm, FEW_INPUTS, FEW_OUTPUTS};
 use super::winograd;
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
@@ -21,8 +21,6 @@ use crate::ops::host::math::vectorised;
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
 
-/// Inputs up to here are laid out tap by tap.
-const FEW_INPUTS: usize = 16;
 /// Output pixels of a chunk: enough that packing the weights again for every chunk does not matter.
 const CHUNK_PIXELS: usize = 4096;
 /// Most scratch of one convolution, in elements; a single row may exceed it.
@@ -33,26 +31,10 @@ enum Method {
     /// 1x1: one product per segment, straight from the input.
     Pointwise,
     Shifted,
-    /// 3x3 over a large image: see `winograd.rs`
+    /// 3x3 over an even image: see `winograd.rs`
     Winograd,
     Columns,
     Gathered,
-}
-
-/// Tiles of 2x2 outputs from which Winograd's algorithm pays: fewer, and reading its larger weights costs more
-/// than the products saved. They are also what keeps those weights out of memory where images are small.
-const WINOGRAD_TILES: usize = 256;
-
-/// Winograd's algorithm needs even images and whole lanes of channels.
-fn suits_winograd(g: &Geometry) -> bool {
-    let lanes = g.c.is_multiple_of(winograd::LANES) && g.o.is_multiple_of(winograd::LANES);
-    let even = g.out_h.is_multiple_of(2) && g.out_w.is_multiple_of(2);
-    g.kernel == 3 && g.stride == 1 && g.pad == 1 && lanes && even && g.out_h * g.out_w / 4 >= WINOGRAD_TILES
-}
-
-/// True when [`conv2d`] wants the weights transformed for Winograd's algorithm.
-pub fn uses_winograd(g: &Geometry, conv: &Conv2d) -> bool {
-    Band::of(g, direct(conv)).method == Method::Winograd
 }
 
 /// How a convolution is cut into bands: a pure function of its geometry.
@@ -72,14 +54,14 @@ pub(super) struct Band {
 }
 
 impl Band {
-    fn of(g: &Geometry, direct: bool) -> Self {
+    fn of(g: &Geometry, direct: bool, algorithm: Algorithm) -> Self {
         let method = match () {
+            () if algorithm == Algorithm::Winograd => Method::Winograd,
             () if g.kernel == 1 && g.zoom == 1 && (g.out_h, g.out_w) == (g.h, g.w) && direct => {
                 Method::Pointwise
             }
             () if g.o <= FEW_OUTPUTS => Method::Gathered,
             () if g.c <= FEW_INPUTS => Method::Columns,
-            () if suits_winograd(g) => Method::Winograd,
             () => Method::Shifted,
         };
         let halo = (g.kernel - 1).div_ceil(g.stride);
@@ -149,8 +131,8 @@ fn direct(conv: &Conv2d) -> bool {
 }
 
 /// Scratch that [`conv2d`] needs, in f32 elements.
-pub fn scratch(g: &Geometry, conv: &Conv2d) -> usize {
-    Band::of(g, direct(conv)).elements(g)
+pub fn scratch(g: &Geometry, conv: &Conv2d, weight: &ConvWeight) -> usize {
+    Band::of(g, direct(conv), weight.algorithm()).elements(g)
 }
 
 /// Rows of one image inside a chunk.
@@ -172,13 +154,9 @@ pub fn conv2d(
     scratch: &mut [f32],
     result: &mut [f32],
 ) -> Result<()> {
-    let band = Band::of(g, direct(conv));
+    let band = Band::of(g, direct(conv), weight.algorithm());
     let pixels = Pixels::new(&conv.input)?;
-    let weight = match band.method {
-        Method::Winograd => weight.winograd()?,
-        _ => weight.packed(),
-    };
-    let weight = weight.host::<f32>()?;
+    let weight = weight.packed().host::<f32>()?;
     let epilogue = HostEpilogue::new(epilogue)?;
     if band.method == Method::Pointwise {
         pointwise(g, &pixels, weight, result);

@@ -59,20 +59,25 @@ fn output_axis([a, b, c, d]: [Lanes; 4]) -> [Lanes; 2] {
 /// G along one axis, as factors of the three taps.
 const G: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
 
-/// Weights [9, C, O] -> [C, 16, O].
-pub fn transform_weights(packed: &[f32], c: usize, o: usize, result: &mut [f32]) {
+/// Weights [O, C, 3, 3] -> [C, 16, O].
+pub fn transform_weights(values: &[f32], c: usize, o: usize, result: &mut [f32]) {
     result.par_chunks_exact_mut(PLACES * o).enumerate().for_each(|(channel, row)| {
-        for (place, out) in row.chunks_exact_mut(o).enumerate() {
-            out.fill(0.0);
-            for tap in 0..9 {
-                let factor = G[place / 4][tap / 3] * G[place % 4][tap % 3];
-                if factor != 0.0 {
-                    let taps = &packed[(tap * c + channel) * o..][..o];
-                    out.iter_mut().zip(taps).for_each(|(u, w)| *u += factor * w);
+        for output in 0..o {
+            let taps = &values[(output * c + channel) * 9..][..9];
+            // along the rows of the kernel, then along its columns
+            let across: [[f32; 4]; 3] =
+                std::array::from_fn(|i| G.map(|g| dot(g, [0, 1, 2].map(|j| taps[3 * i + j]))));
+            for (i, g) in G.into_iter().enumerate() {
+                for j in 0..4 {
+                    row[(i * 4 + j) * o + output] = dot(g, across.map(|line| line[j]));
                 }
             }
         }
     });
+}
+
+fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
 impl Chunk<'_> {
