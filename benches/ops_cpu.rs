@@ -85,7 +85,9 @@ impl Bench {
         let plus = self.tensor([n, size, size, channels[0]])?;
         let segment = |(i, tensor)| Segment { tensor, plus: (sums && i == 1).then_some(&plus) };
         let segments = Segments::new(parts.iter().enumerate().map(segment).collect());
-        let weight = ConvWeight::pack(&self.cx, &values(o * c * 9), [o, c, 3, 3])?;
+        // As the networks pack them: the UNet's two finer levels for large images.
+        let pack = if matches!(size, 32 | 64) { ConvWeight::pack_for_large } else { ConvWeight::pack };
+        let weight = pack(&self.cx, &values(o * c * 9), [o, c, 3, 3])?;
         let (gamma, beta, bias) = (self.tensor([c])?, self.tensor([c])?, self.tensor([o])?);
         let norm_weights = GroupNorm { gamma: &gamma, beta: &beta, groups: 32, eps: 1e-5 };
         self.time(&name, Work::Flop((2 * n * size * size * 9 * c * o) as f64), || {
