@@ -3,6 +3,7 @@
 use crate::device::{Device, Purpose};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
+use crate::ops::gpu::no_gpu_kernel;
 use crate::tensor::{Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
@@ -31,6 +32,7 @@ impl ConvWeight {
         let mut packed = TensorMut::allocate(cx.device(), [taps * c * o], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
             Device::Cpu(_) => pack(values, [o, c, taps], packed.host_mut()?),
+            Device::Gpu(_) => return Err(no_gpu_kernel("pack")),
             Device::Plan(_) => {}
         }
         Ok(ConvWeight { packed: packed.freeze(), kernel: kh, inputs: c, outputs: o })

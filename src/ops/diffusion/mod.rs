@@ -1,5 +1,7 @@
 //! The pointwise arithmetic of sampling: guidance, the DDPM step, the autoencoder's posterior.
 
+mod cuda;
+
 use super::Cx;
 use super::elementwise::combine;
 use crate::device::Device;
@@ -57,6 +59,7 @@ pub fn ddpm_step(
                 *out = step.mean_from_x0 * x0 + step.mean_from_x * x[i] + step.deviation * noise[i];
             }
         }
+        Device::Gpu(gpu) => cuda::ddpm_step(gpu, [x, eps, noise], step, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("ddpm_step", &[x, eps, noise], result.freeze())
@@ -85,6 +88,7 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
                 }
             }
         }
+        Device::Gpu(gpu) => cuda::posterior(gpu, moments, noise, scale, &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = vec![moments];

@@ -21,6 +21,7 @@ impl LinearWeight {
         let mut packed = TensorMut::allocate(cx.device(), [inputs, outputs], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
             Device::Cpu(_) => super::host::matmul::transpose(values, outputs, inputs, packed.host_mut()?),
+            Device::Gpu(_) => return Err(super::gpu::no_gpu_kernel("linear")),
             Device::Plan(_) => {}
         }
         Ok(LinearWeight { packed: packed.freeze(), inputs, outputs })
@@ -49,6 +50,7 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     epilogue.check(result.shape())?;
     match cx.device() {
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
+        Device::Gpu(_) => return Err(super::gpu::no_gpu_kernel("linear")),
         Device::Plan(_) => {}
     }
     let mut inputs = vec![x, &weight.packed];
@@ -66,6 +68,7 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
     let mut scratch = cx.allocate([cpu::geglu_scratch(x.shape().rows(), weight.outputs)], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
+        Device::Gpu(_) => return Err(super::gpu::no_gpu_kernel("linear")),
         Device::Plan(_) => {}
     }
     cx.constant("linear_geglu", &[x, &weight.packed, bias], result.freeze())

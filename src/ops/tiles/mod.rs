@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cx;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorMut};
@@ -43,6 +44,7 @@ pub fn crop(cx: &Cx, image: &Tensor, window: Window) -> Result<Tensor> {
                 },
             );
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("crop")),
         Device::Plan(_) => {}
     }
     cx.constant("crop", &[image], result.freeze())
@@ -70,6 +72,7 @@ pub fn pad(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
                 }
             });
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("pad")),
         Device::Plan(_) => {}
     }
     cx.constant("pad", &[image], result.freeze())
@@ -94,6 +97,7 @@ impl Blend {
                 blend.sums.host_mut::<f32>()?.fill(0.0);
                 blend.weights.host_mut::<f32>()?.fill(0.0);
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("new")),
             Device::Plan(_) => {}
         }
         Ok(blend)
@@ -129,6 +133,7 @@ impl Blend {
                     place.iter_mut().zip(line).for_each(|(v, p)| *v += p);
                 }
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("add")),
             Device::Plan(_) => {}
         }
         Ok(())
@@ -149,6 +154,7 @@ impl Blend {
                     pixel.iter_mut().for_each(|v| *v /= weight);
                 }
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("finish")),
             Device::Plan(_) => {}
         }
         Ok(self.sums.freeze())
