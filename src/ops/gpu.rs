@@ -1,8 +1,8 @@
 //! What the GPU sides of several ops share.
 
-use super::Activation;
+use super::{Activation, Epilogue};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// The error of an op that has no kernel.
 pub fn no_gpu_kernel(op: &str) -> Error {
@@ -28,4 +28,47 @@ pub fn address_or_null(tensor: Option<&Tensor>) -> Result<u64> {
 /// 1 when 128-bit accesses at all these addresses are aligned.
 pub fn aligned(addresses: impl IntoIterator<Item = u64>) -> u32 {
     u32::from(addresses.into_iter().all(|address| address % 16 == 0))
+}
+
+/// Mirrors Epilogue in kernels/common/epilogue.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+pub struct EpilogueParams {
+    bias: u64,
+    per_image: u64,
+    residual: u64,
+    rows_per_image: u32,
+    activation: u32,
+    slope: f32,
+    scale: f32,
+    aligned: u32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<EpilogueParams>() == 48);
+
+impl EpilogueParams {
+    /// For a result at `out` with rows of `columns` elements, `rows_per_image` of them an image.
+    pub fn new(
+        epilogue: &Epilogue,
+        out: u64,
+        columns: usize,
+        rows_per_image: usize,
+        dtype: DType,
+    ) -> Result<Self> {
+        let [bias, per_image, residual] =
+            [epilogue.bias, epilogue.per_image, epilogue.residual].map(address_or_null);
+        let (bias, per_image, residual) = (bias?, per_image?, residual?);
+        let (activation, slope) = activation_code(epilogue.activation);
+        Ok(EpilogueParams {
+            bias,
+            per_image,
+            residual,
+            rows_per_image: rows_per_image as u32,
+            activation,
+            slope,
+            scale: epilogue.scale,
+            aligned: aligned([out, bias, per_image, residual, (columns * dtype.size()) as u64]),
+            pad: 0,
+        })
+    }
 }
