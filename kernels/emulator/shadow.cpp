@@ -38,30 +38,27 @@ void* pages(size_t bytes) {
 /// True for constants of the program itself: tables that kernels read.
 bool in_program(uintptr_t address) {
     struct Range {
-        uintptr_t low = ~uintptr_t(0), high = 0;
-        Range() {
-            dl_iterate_phdr(
-                [](dl_phdr_info* info, size_t, void* out) {
-                    Range& range = *static_cast<Range*>(out);
-                    Range own;
-                    for (int i = 0; i < info->dlpi_phnum; i++) {
-                        const auto& part = info->dlpi_phdr[i];
-                        if (part.p_type != PT_LOAD) continue;
-                        uintptr_t start = info->dlpi_addr + part.p_vaddr;
-                        if (start < own.low) own.low = start;
-                        if (start + part.p_memsz > own.high) own.high = start + part.p_memsz;
-                    }
-                    uintptr_t here = reinterpret_cast<uintptr_t>(&regions);
-                    if (here < own.low || here >= own.high) return 0;
-                    range.low = own.low;
-                    range.high = own.high;
-                    return 1;
-                },
-                this);
-        }
-        explicit Range(int) {}
+        uintptr_t low, high;
     };
-    static const Range range;
+    auto look = [](dl_phdr_info* info, size_t, void* out) {
+        Range own = {~uintptr_t(0), 0};
+        for (int i = 0; i < info->dlpi_phnum; i++) {
+            const auto& part = info->dlpi_phdr[i];
+            if (part.p_type != PT_LOAD) continue;
+            uintptr_t start = info->dlpi_addr + part.p_vaddr;
+            if (start < own.low) own.low = start;
+            if (start + part.p_memsz > own.high) own.high = start + part.p_memsz;
+        }
+        uintptr_t here = reinterpret_cast<uintptr_t>(&regions);
+        if (here < own.low || here >= own.high) return 0;
+        *static_cast<Range*>(out) = own;
+        return 1;
+    };
+    static const Range range = [look] {
+        Range found = {0, 0};
+        dl_iterate_phdr(look, &found);
+        return found;
+    }();
     return address >= range.low && address < range.high;
 }
 

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::Gpu;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
-use super::{Gpu, kernels};
 use crate::device::Device;
 use crate::device::cpu::HostBytes;
 use crate::error::{Error, Result};
@@ -322,6 +322,7 @@ fn place(address: *const c_void) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::gpu::kernels;
 
     #[test]
     fn the_tables_are_in_the_order_of_the_kernel_list() {
