@@ -26,8 +26,8 @@ pub fn compile(places: &Places, units: &[Unit]) -> Result<HashMap<String, Compil
     for name in ["TASR_NVCC", "CUDA_HOME", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    println!("cargo::rerun-if-changed={}", places.root.join("target/nvcc").display());
     let Some(nvcc) = find(places)? else { return Ok(HashMap::new()) };
+    println!("cargo::rerun-if-changed={}", nvcc.display());
     let said =
         Command::new(&nvcc).arg("--version").output().map_err(|e| format!("{}: {e}", nvcc.display()))?;
     let version = String::from_utf8_lossy(&said.stdout).into_owned();

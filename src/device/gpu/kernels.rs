@@ -33,6 +33,19 @@ impl Family {
     }
 }
 
+/// (file below kernels/, architecture, cubin) of every cubin that this build carries.
+pub fn cubins() -> impl Iterator<Item = (&'static str, &'static str, Result<Vec<u8>>)> {
+    MODULES.iter().flat_map(|module| {
+        module.cubins.iter().map(|(architecture, packed)| (module.name, *architecture, inflate(packed)))
+    })
+}
+
+/// Unpacks embedded code.
+pub(super) fn inflate(bytes: &[u8]) -> Result<Vec<u8>> {
+    miniz_oxide::inflate::decompress_to_vec(bytes)
+        .map_err(|error| Error::internal(format!("the embedded GPU code is damaged: {error}")))
+}
+
 /// The kernels of one file.
 pub(super) struct Module {
     pub name: &'static str,

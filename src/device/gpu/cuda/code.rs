@@ -5,7 +5,7 @@ use std::ffi::{CString, c_void};
 use cudarc::driver::{result, sys};
 
 use super::super::driver::GpuInfo;
-use super::super::kernels::{Kernel, MODULES, Module, NAMES};
+use super::super::kernels::{Kernel, MODULES, Module, NAMES, inflate};
 use super::{failed, nvrtc};
 use crate::error::{Error, Result};
 
@@ -129,11 +129,6 @@ fn fits(name: &str, info: &GpuInfo) -> Option<u32> {
     runs.then_some(number * 2 + u32::from(special))
 }
 
-fn inflate(bytes: &[u8]) -> Result<Vec<u8>> {
-    miniz_oxide::inflate::decompress_to_vec(bytes)
-        .map_err(|error| Error::internal(format!("the embedded GPU code is damaged: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,11 +156,8 @@ mod tests {
 
     #[test]
     fn embedded_code_unpacks() {
-        for module in MODULES {
-            for (architecture, bytes) in module.cubins {
-                let cubin = inflate(bytes).unwrap();
-                assert_eq!(&cubin[..4], b"\x7fELF", "{} sm_{architecture}", module.name);
-            }
+        for (module, architecture, cubin) in super::super::super::kernels::cubins() {
+            assert_eq!(&cubin.unwrap()[..4], b"\x7fELF", "{module} sm_{architecture}");
         }
     }
 }

@@ -98,3 +98,26 @@ impl Drop for Program {
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::kernels::MODULES;
+
+    #[test]
+    fn every_source_compiles_without_a_header() {
+        // SAFETY: only tries to open the library.
+        if !unsafe { super::sys::is_culib_present() } {
+            eprintln!("NOT RUN: there is no libnvrtc");
+            return;
+        }
+        for module in MODULES {
+            let architectures: &[&str] =
+                if module.architectures.is_empty() { &["80", "90a"] } else { module.architectures };
+            for architecture in architectures {
+                let cubin = super::compile(module.source, &format!("sm_{architecture}"));
+                let cubin = cubin.unwrap_or_else(|error| panic!("{}: {error}", module.name));
+                assert_eq!(&cubin[..4], b"\x7fELF", "{}", module.name);
+            }
+        }
+    }
+}
