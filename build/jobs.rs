@@ -6,12 +6,15 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Judges what a compiler said.
+pub type Check = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
 /// One compilation. The command writes to `output` with `.part` appended; it is renamed when all is well.
 pub struct Job {
     pub output: PathBuf,
     pub command: Command,
-    /// Judges what the compiler said on success.
-    pub check: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Called on success.
+    pub check: Check,
 }
 
 impl Job {

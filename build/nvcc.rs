@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::Places;
-use crate::jobs::{self, Job};
+use crate::jobs::{self, Check, Job};
 use crate::scan::{Unit, read};
 
 /// What cubins are made for. A GPU runs those of its own major version and an equal or lower minor one;
@@ -72,7 +72,7 @@ fn job(
     unit: &Unit,
     flags: &[String],
     extension: &str,
-    check: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    check: Check,
     jobs: &mut Vec<Job>,
 ) -> PathBuf {
     const COMMON: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v"];

@@ -238,7 +238,7 @@ void collective(unsigned mask, const char* name, Execute execute, void* argument
     Meeting* meeting = nullptr;
     for (Meeting& other : warp.meetings) {
         if (!other.arrived || !(other.mask & mask)) continue;
-        if (other.mask != mask || strcmp(other.name, name) != 0 || !same(other.site, site))
+        if (other.mask != mask || (other.name != name && strcmp(other.name, name) != 0) || !same(other.site, site))
             fail(site, "divergent warp: %s with mask %08x here, %s with mask %08x at %s:%d", name, mask,
                  other.name, other.mask, other.site.file, other.site.line);
         meeting = &other;
