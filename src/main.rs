@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `tasr`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tasr::cli::main()
+}

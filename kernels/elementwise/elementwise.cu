@@ -1,6 +1,7 @@
 // Pointwise arithmetic that no other family fuses. Each thread makes eight consecutive elements.
 #include "common/kernel.cuh"
 #include "common/math.cuh"
+#include "common/segments.cuh"
 #include "common/vector.cuh"
 
 // --- combine: out[i] = constant + sum of factor[t] * in[t][i] --------------------------------------------
@@ -114,3 +115,34 @@ __device__ void cast_to_bf16(const PointwiseParams& p) {
     map<T, bf16>(p);
 }
 KERNEL_ALL(cast_to_bf16, PointwiseParams, 256, cast_to_bf16)
+
+// --- concat: writes a virtual concatenation out --------------------------------------------------------
+// parts [pixels, c] => [pixels, channels]; 256 threads; moves 2 to 3 * count elements
+
+struct ConcatParams {
+    void* out;
+    uint64_t count;
+    Segments segments;
+};
+static_assert(sizeof(ConcatParams) == 192, "src/ops/elementwise/cuda.rs mirrors this");
+
+template <typename T>
+__device__ void concat(const ConcatParams& p) {
+    uint64_t first;
+    int own = own_elements(p.count, first);
+    if (own == 0) return;
+    unsigned channels = p.segments.channels;
+    float x[8];
+    if (p.segments.aligned) {
+        // Eight elements never straddle two pixels: the channels are a multiple of 8.
+        segment_8<T>(p.segments, first / channels, unsigned(first % channels), x);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            uint64_t at = first + i;
+            x[i] = i < own ? segment_element<T>(p.segments, at / channels, unsigned(at % channels)) : 0.0f;
+        }
+    }
+    store_own<T>(p.out, first, own, p.segments.aligned, x);
+}
+KERNEL_ALL(concat, ConcatParams, 256, concat)

@@ -13,8 +13,11 @@ const SLAB: usize = 64 << 20;
 /// Zeroed, aligned host memory that frees itself.
 #[derive(Debug)]
 pub struct HostBytes {
-    pointer: NonNull<u8>,
+    /// what the system gave
+    block: NonNull<u8>,
     layout: Layout,
+    /// bytes from the block's start to the first aligned one
+    skip: usize,
 }
 
 // SAFETY: `HostBytes` owns its memory as a `Box<[u8]>` would; it has no thread affinity.
@@ -29,18 +32,23 @@ impl HostBytes {
             Error::memory(format!("cannot allocate {} MiB of memory", bytes >> 20))
                 .fix("use a smaller --tile or --batch")
         };
-        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| too_much())?;
+        // Asked for a large alignment, the standard allocator writes the zeros itself and so touches every
+        // page; asked for a small one, it takes fresh pages from the system. So the aligning is done here.
+        let size = bytes.max(1).checked_add(ALIGNMENT).ok_or_else(too_much)?;
+        let layout = Layout::from_size_align(size, align_of::<u64>()).map_err(|_| too_much())?;
         // SAFETY: the layout has a size of at least one byte.
-        let pointer = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_much)?;
-        Ok(HostBytes { pointer, layout })
+        let block = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(too_much)?;
+        let address = block.as_ptr() as usize;
+        Ok(HostBytes { block, layout, skip: address.next_multiple_of(ALIGNMENT) - address })
     }
 
     pub fn pointer(&self) -> *mut u8 {
-        self.pointer.as_ptr()
+        // SAFETY: `skip` is less than ALIGNMENT, and the block is that much longer than `len`.
+        unsafe { self.block.as_ptr().add(self.skip) }
     }
 
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.layout.size() - ALIGNMENT
     }
 
     pub fn is_empty(&self) -> bool {
@@ -51,7 +59,7 @@ impl HostBytes {
 impl Drop for HostBytes {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this very layout.
-        unsafe { dealloc(self.pointer.as_ptr(), self.layout) }
+        unsafe { dealloc(self.block.as_ptr(), self.layout) }
     }
 }
 
@@ -141,5 +149,37 @@ impl Cpu {
 impl Default for Cpu {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_memory_is_aligned_zeroed_and_as_long_as_asked() {
+        for bytes in [0, 1, 255, 4096, 1 << 20] {
+            let memory = HostBytes::new(bytes).unwrap();
+            assert_eq!(memory.pointer() as usize % ALIGNMENT, 0);
+            assert_eq!(memory.len(), bytes.max(1));
+            // SAFETY: `len` bytes are there, zeroed, and nobody else has them.
+            let whole = unsafe { std::slice::from_raw_parts_mut(memory.pointer(), memory.len()) };
+            assert!(whole.iter().all(|&byte| byte == 0));
+            whole.fill(1);
+        }
+        assert!(HostBytes::new(usize::MAX).is_err());
+        assert!(HostBytes::new(usize::MAX / 4).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pages_that_are_not_used_are_not_touched() {
+        let resident = || -> usize {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            text.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        };
+        let before = resident();
+        let memory = HostBytes::new(1 << 30).unwrap();
+        assert!(resident() < before + (512 << 20), "{} bytes were touched", memory.len());
     }
 }

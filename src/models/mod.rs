@@ -1,1 +1,18 @@
-//! (being written)
+//! The networks, written once over `ops` and `nn` for every device. Tensor names are those of the
+//! published checkpoints, sizes are read off tensor shapes.
+
+pub mod adapters;
+pub mod config;
+pub mod controlnet;
+pub mod flops;
+pub mod rrdbnet;
+pub mod text;
+pub mod unet;
+pub mod vae;
+
+pub use adapters::{Adapters, Variant};
+pub use config::{DenoiserConfig, RrdbConfig, TextConfig, VaeConfig};
+pub use controlnet::ControlNet;
+pub use rrdbnet::RrdbNet;
+pub use unet::UNet;
+pub use vae::Vae;

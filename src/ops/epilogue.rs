@@ -9,7 +9,7 @@ use crate::tensor::{Shape, Tensor};
 pub struct Epilogue<'a> {
     /// [O]
     pub bias: Option<&'a Tensor>,
-    /// [N, O], the same for every pixel of an image: a projected time embedding
+    /// [N, O], or [1, O] for all images; the same for every pixel: a projected time embedding
     pub per_image: Option<&'a Tensor>,
     pub activation: Activation,
     pub scale: f32,
@@ -54,7 +54,7 @@ impl<'a> Epilogue<'a> {
     pub fn check(&self, result: Shape) -> Result<()> {
         let (n, o) = (result[0], result.last());
         let fits = self.bias.is_none_or(|bias| *bias.shape() == [o])
-            && self.per_image.is_none_or(|embedding| *embedding.shape() == [n, o])
+            && self.per_image.is_none_or(|e| *e.shape() == [n, o] || *e.shape() == [1, o])
             && self.residual.is_none_or(|residual| residual.shape() == result);
         if fits {
             Ok(())

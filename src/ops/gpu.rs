@@ -1,6 +1,6 @@
 //! What the GPU sides of several ops share.
 
-use super::{Activation, Epilogue};
+use super::{Activation, Epilogue, Segments};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -70,5 +70,50 @@ impl EpilogueParams {
             aligned: aligned([out, bias, per_image, residual, (columns * dtype.size()) as u64]),
             pad: 0,
         })
+    }
+}
+
+/// Parts of one [`SegmentsParams`].
+pub const MAX_SEGMENTS: usize = 8;
+
+/// Mirrors Segments in kernels/common/segments.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+pub struct SegmentsParams {
+    tensor: [u64; MAX_SEGMENTS],
+    plus: [u64; MAX_SEGMENTS],
+    end: [u32; MAX_SEGMENTS],
+    parts: u32,
+    channels: u32,
+    aligned: u32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<SegmentsParams>() == 176);
+
+impl SegmentsParams {
+    /// # Errors
+    /// More parts than a kernel takes, or of different element types.
+    pub fn new(segments: &Segments) -> Result<Self> {
+        segments.dtype()?;
+        let parts = segments.parts();
+        if parts.len() > MAX_SEGMENTS {
+            return Err(Error::internal(format!("{} segments, a kernel takes {MAX_SEGMENTS}", parts.len())));
+        }
+        let (mut tensor, mut plus, mut end) = ([0; MAX_SEGMENTS], [0; MAX_SEGMENTS], [0; MAX_SEGMENTS]);
+        let (mut channels, mut whole) = (0, 1);
+        for (i, part) in parts.iter().enumerate() {
+            tensor[i] = part.tensor.address()?;
+            plus[i] = address_or_null(part.plus)?;
+            channels += part.tensor.shape().last() as u32;
+            whole &= u32::from(part.tensor.shape().last() % 8 == 0);
+            end[i] = channels;
+        }
+        let aligned = whole & aligned(tensor.into_iter().chain(plus));
+        Ok(SegmentsParams { tensor, plus, end, parts: parts.len() as u32, channels, aligned, pad: 0 })
+    }
+
+    /// 1 when eight channels at a time can be read, and written at `out`.
+    pub fn aligned_with(self, out: u64) -> Self {
+        SegmentsParams { aligned: self.aligned & aligned([out]), ..self }
     }
 }

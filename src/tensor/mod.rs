@@ -42,18 +42,17 @@ impl Tensor {
         Ok(Tensor { storage: Arc::new(storage), offset: 0, shape, dtype, node: None })
     }
 
-    /// Copies `values` (row-major) to `device` as f32.
+    /// Copies `values` (row-major) to activation memory of `device` as f32. A planning device takes none.
     pub fn from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
-        let shape = shape.into();
-        if values.len() != shape.count() {
-            return Err(Error::internal(format!("{} values cannot fill {shape}", values.len())));
-        }
-        let mut made = TensorMut::allocate(device, shape, DType::F32, Purpose::Activation)?;
-        made.write_f32(values)?;
-        Ok(made.freeze())
+        Self::from_f32_as(device, values, shape, DType::F32, Purpose::Activation)
     }
 
-    /// Copies `values` (row-major) to `device`, rounded to `dtype`.
+    /// As [`Tensor::from_f32`], in memory that lives as long as a model.
+    pub fn weight_from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
+        Self::from_f32_as(device, values, shape, DType::F32, Purpose::Weight)
+    }
+
+    /// Copies `values` (row-major) to `device`, rounded to `dtype`. A planning device takes none.
     pub fn from_f32_as(
         device: &Device,
         values: &[f32],
@@ -61,10 +60,6 @@ impl Tensor {
         dtype: DType,
         purpose: Purpose,
     ) -> Result<Self> {
-        let shape = shape.into();
-        if values.len() != shape.count() {
-            return Err(Error::internal(format!("{} values cannot fill {shape}", values.len())));
-        }
         let mut made = TensorMut::allocate(device, shape, dtype, purpose)?;
         made.write_f32(values)?;
         Ok(made.freeze())
@@ -226,11 +221,11 @@ impl TensorMut {
 
     /// Writes all elements from f32 on the host, rounded to the tensor's type; nothing on a plan device.
     pub fn write_f32(&mut self, values: &[f32]) -> Result<()> {
-        if values.len() != self.shape.count() {
-            return Err(Error::internal(format!("{} values cannot fill {}", values.len(), self.shape)));
-        }
         if self.storage.device().is_plan() {
             return Ok(());
+        }
+        if values.len() != self.shape.count() {
+            return Err(Error::internal(format!("{} values cannot fill {}", values.len(), self.shape)));
         }
         match self.dtype {
             DType::F32 => self.storage.write(0, bytemuck::cast_slice(values)),

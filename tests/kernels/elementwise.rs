@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use tasr::ops::diffusion::{StepCoefficients, ddpm_step, guide, posterior};
-use tasr::ops::elementwise::{cast, combine, pointwise, stack};
-use tasr::ops::{Activation, Cx};
+use tasr::ops::elementwise::{cast, combine, concat, pointwise, stack};
+use tasr::ops::{Activation, Cx, Segment, Segments};
 use tasr::tensor::{DType, Tensor};
 
 const COUNTS: [usize; 6] = [1, 7, 8, 257, 2048, 5003];
@@ -130,5 +130,27 @@ fn sampler_steps_match_the_cpu() {
         let run = |cx: &Cx, dtype| guide(cx, &upload(cx.device(), &eps, shape, dtype), 4.5).unwrap();
         let wanted = run(&oracle(), DType::F32).to_f32().unwrap();
         assert_close("guide", &on_all(dtype, |cx| run(cx, dtype)), &wanted, dtype, 2, 8.0);
+    }
+}
+
+#[test]
+fn concat_writes_parts_and_sums_of_parts() {
+    for dtype in DTYPES {
+        for widths in [&[8, 24, 16][..], &[3, 8, 5, 1, 7], &[64], &[1; 8]] {
+            let parts: Vec<_> = widths
+                .iter()
+                .zip(1..)
+                .map(|(c, seed)| rounded(&random(seed, 2 * 3 * 7 * c), dtype))
+                .collect();
+            let run = |cx: &Cx, dtype| {
+                let on = |i: usize| upload(cx.device(), &parts[i], [2, 3, 7, widths[i]], dtype);
+                let tensors: Vec<_> = (0..widths.len()).map(on).collect();
+                let part =
+                    |i: usize| Segment { tensor: &tensors[i], plus: (i % 2 == 1).then(|| &tensors[i]) };
+                concat(cx, &Segments::new((0..widths.len()).map(part).collect())).unwrap()
+            };
+            let wanted = run(&oracle(), DType::F32).to_f32().unwrap();
+            assert_close("concat", &on_all(dtype, |cx| run(cx, dtype)), &wanted, dtype, 2, 2.0);
+        }
     }
 }

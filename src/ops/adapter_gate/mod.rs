@@ -73,7 +73,7 @@ fn inject(
     result.par_chunks_mut(d * BLOCK).zip(map.par_chunks_mut(BLOCK)).enumerate().for_each(
         |(block, (out, map))| {
             let first = block * BLOCK;
-            vectorised(|| {
+            vectorised!({
                 map.iter_mut().zip(&logits[first..]).for_each(|(m, &x)| *m = top * sigmoid(x));
                 for (i, (line, &m)) in out.chunks_exact_mut(d).zip(map.iter()).enumerate() {
                     let start = (first + i) * d;

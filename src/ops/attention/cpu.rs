@@ -106,7 +106,7 @@ impl Tile {
             let keys = KEYS.min(seen - start);
             let columns = k.tile(n, column, start, keys, g.width).transposed();
             multiply(&mut self.scores, keys, (queries, columns), scale, false, Threads::One);
-            vectorised(|| {
+            vectorised!({
                 for row in 0..rows {
                     let visible =
                         if g.causal { (first + row + 1).saturating_sub(start).min(keys) } else { keys };
@@ -117,7 +117,7 @@ impl Tile {
             let values = v.tile(n, column, start, keys, g.width);
             multiply(&mut self.sums, g.width, (weights, values), 1.0, true, Threads::One);
         }
-        vectorised(|| {
+        vectorised!({
             for (line, weight) in self.sums.chunks_exact_mut(g.width).zip(&self.weight).take(rows) {
                 line.iter_mut().for_each(|v| *v /= weight);
             }
@@ -132,22 +132,35 @@ impl Tile {
         if scores.is_empty() {
             return;
         }
-        let largest = scores.iter().fold(self.largest[row], |a, &b| if b > a { b } else { a });
+        let greater = |a: f32, b: f32| if b > a { b } else { a };
+        let tops = by_lanes(scores, [self.largest[row]; LANES], greater);
+        let largest = tops.into_iter().fold(f32::NEG_INFINITY, greater);
         let fade = exp(self.largest[row] - largest);
-        let mut total = 0.0;
         for score in scores.iter_mut() {
             *score = exp(*score - largest);
         }
-        const LANES: usize = 16;
-        let mut lanes = [0.0f32; LANES];
-        for chunk in scores.chunks(LANES) {
-            lanes.iter_mut().zip(chunk).for_each(|(lane, s)| *lane += s);
-        }
-        total += lanes.iter().sum::<f32>();
-        self.weight[row] = self.weight[row] * fade + total;
+        let sums = by_lanes(scores, [0.0; LANES], |a, b| a + b);
+        self.weight[row] = self.weight[row] * fade + sums.iter().sum::<f32>();
         self.largest[row] = largest;
         if fade != 1.0 {
             self.sums[row * width..][..width].iter_mut().for_each(|v| *v *= fade);
         }
     }
+}
+
+const LANES: usize = 64;
+
+/// Folds `values` into lanes, which vectorises as one running value would not.
+#[inline(always)]
+fn by_lanes(values: &[f32], mut lanes: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    let chunks = values.chunks_exact(LANES);
+    for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane = fold(*lane, value);
+    }
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = fold(*lane, value);
+        }
+    }
+    lanes
 }

@@ -4,14 +4,16 @@
 //! upsampled and zero-padded, as `stride * stride` planes (a plane holds the pixels of one row and column
 //! parity). In the band, tap (dy, dx) of every output pixel of the chunk is a matrix [pixels, C] with the
 //! constant row stride C: so a tap is one product, shifted, and the taps accumulate in place. Sums that
-//! fall on padding columns are computed and dropped: 2 of W + 2.
+//! fall on padding are computed and dropped. There is little of it: the zeros right of a row are those left
+//! of the next, and the zeros below an image those above the next, so it is 1 column of W + 1.
 //!
 //! Few inputs (an image's 3 channels) would make thin products: their taps are laid side by side first.
 //! Few outputs (an image, a map) likewise: one product gives all taps' contributions, which are gathered.
 
 use rayon::prelude::*;
 
-use super::weight::FEW_OUTPUTS;
+use super::weight::{Algorithm, FEW_INPUTS, FEW_OUTPUTS};
+use super::winograd;
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
@@ -19,8 +21,6 @@ use crate::ops::host::math::vectorised;
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
 
-/// Inputs up to here are laid out tap by tap.
-const FEW_INPUTS: usize = 16;
 /// Output pixels of a chunk: enough that packing the weights again for every chunk does not matter.
 const CHUNK_PIXELS: usize = 4096;
 /// Most scratch of one convolution, in elements; a single row may exceed it.
@@ -31,42 +31,51 @@ enum Method {
     /// 1x1: one product per segment, straight from the input.
     Pointwise,
     Shifted,
+    /// 3x3 over an even image: see `winograd.rs`
+    Winograd,
     Columns,
     Gathered,
 }
 
 /// How a convolution is cut into bands: a pure function of its geometry.
 #[derive(Clone, Copy, Debug)]
-struct Band {
+pub(super) struct Band {
     method: Method,
     /// output rows per chunk; a chunk may span images
-    rows: usize,
+    pub(super) rows: usize,
     /// width of a plane in pixels
-    plane_w: usize,
-    /// rows of a plane that one output row adds to a piece, and those a piece has on top
+    pub(super) plane_w: usize,
+    /// rows and columns that the last tap lies beyond the first
     halo: usize,
+    /// zeros that neighbouring rows, and neighbouring images, have in common
+    shared: usize,
     /// images that may share a chunk
     images: usize,
 }
 
 impl Band {
-    fn of(g: &Geometry, direct: bool) -> Self {
+    fn of(g: &Geometry, direct: bool, algorithm: Algorithm) -> Self {
         let method = match () {
-            () if g.kernel == 1 && g.stride == 1 && g.zoom == 1 && direct => Method::Pointwise,
+            () if algorithm == Algorithm::Winograd => Method::Winograd,
+            () if g.kernel == 1 && g.zoom == 1 && (g.out_h, g.out_w) == (g.h, g.w) && direct => {
+                Method::Pointwise
+            }
             () if g.o <= FEW_OUTPUTS => Method::Gathered,
             () if g.c <= FEW_INPUTS => Method::Columns,
             () => Method::Shifted,
         };
-        let plane_w = g.out_w + (g.kernel - 1).div_ceil(g.stride);
         let halo = (g.kernel - 1).div_ceil(g.stride);
-        let mut band = Band { method, rows: 1, plane_w, halo, images: 1 };
+        // What is padded left is padded right as well, in the same plane when there is but one.
+        let shared = if g.stride == 1 { g.pad } else { 0 };
+        let plane_w = g.out_w + halo - shared;
+        // Winograd's tiles are two rows high.
+        let unit = if method == Method::Winograd { 2 } else { 1 };
+        let mut band = Band { method, rows: unit, plane_w, halo, shared, images: 1 };
         let fits = |band: &Band| {
             band.rows * plane_w <= CHUNK_PIXELS.max(plane_w) && band.elements(g) <= MOST_SCRATCH
         };
-        let largest = |limit: usize, set: &dyn Fn(usize) -> Band| {
-            (1..=limit).rev().map(set).find(fits).unwrap_or_else(|| set(1))
-        };
-        band = largest(g.out_h, &|rows| Band { rows, ..band });
+        let rows = (1..=g.out_h / unit).rev().map(|units| Band { rows: units * unit, ..band });
+        band = rows.into_iter().find(fits).unwrap_or(band);
         if band.rows == g.out_h {
             let share = |images: usize| Band { images, ..band };
             let fits =
@@ -76,14 +85,24 @@ impl Band {
         band
     }
 
-    /// Plane rows of a chunk: every piece brings its halo.
-    fn plane_rows(&self) -> usize {
-        self.images * (self.rows + self.halo)
+    /// Plane rows from one piece to the next.
+    fn piece_rows(&self) -> usize {
+        self.rows + self.halo - self.shared
     }
 
-    /// Elements of one plane, with slack for the last taps' overrun.
+    /// Plane rows of a chunk.
+    fn plane_rows(&self) -> usize {
+        self.images * self.piece_rows() + self.shared
+    }
+
+    /// Pixels of a plane that a tap can read.
+    fn pixels(&self) -> usize {
+        self.plane_rows() * self.plane_w + self.halo
+    }
+
+    /// Elements of one plane.
     fn plane(&self, g: &Geometry) -> usize {
-        (self.plane_rows() * self.plane_w + self.halo + 1) * g.c
+        self.pixels() * g.c
     }
 
     /// Rows of the products: every pixel of the planes that can be an output's first tap.
@@ -98,8 +117,11 @@ impl Band {
         match self.method {
             Method::Pointwise => 0,
             Method::Shifted => planes + self.sums() * g.o,
+            Method::Winograd => {
+                planes + self.images * self.rows / 2 * (g.out_w / 2) * winograd::PLACES * (g.c + g.o)
+            }
             Method::Columns => planes + self.sums() * (taps * g.c + g.o),
-            Method::Gathered => planes + self.plane_rows() * self.plane_w * taps * g.o * g.stride * g.stride,
+            Method::Gathered => planes + self.pixels() * taps * g.o * g.stride * g.stride,
         }
     }
 }
@@ -109,18 +131,18 @@ fn direct(conv: &Conv2d) -> bool {
 }
 
 /// Scratch that [`conv2d`] needs, in f32 elements.
-pub fn scratch(g: &Geometry, conv: &Conv2d) -> usize {
-    Band::of(g, direct(conv)).elements(g)
+pub fn scratch(g: &Geometry, conv: &Conv2d, weight: &ConvWeight) -> usize {
+    Band::of(g, direct(conv), weight.algorithm()).elements(g)
 }
 
 /// Rows of one image inside a chunk.
 #[derive(Clone, Copy)]
-struct Piece {
+pub(super) struct Piece {
     image: usize,
     first_row: usize,
     rows: usize,
     /// first plane row
-    base: usize,
+    pub(super) base: usize,
 }
 
 /// Computes `result` [N, H', W', O]; `scratch` has at least [`scratch`] elements.
@@ -132,7 +154,7 @@ pub fn conv2d(
     scratch: &mut [f32],
     result: &mut [f32],
 ) -> Result<()> {
-    let band = Band::of(g, direct(conv));
+    let band = Band::of(g, direct(conv), weight.algorithm());
     let pixels = Pixels::new(&conv.input)?;
     let weight = weight.packed().host::<f32>()?;
     let epilogue = HostEpilogue::new(epilogue)?;
@@ -149,22 +171,28 @@ pub fn conv2d(
     };
     let mut images = 0;
     while images < g.n {
-        let shared = band.images.min(g.n - images);
+        let together = band.images.min(g.n - images);
         for first_row in (0..g.out_h).step_by(band.rows) {
             let rows = band.rows.min(g.out_h - first_row);
-            let pieces: Vec<Piece> = (0..shared)
-                .map(|i| Piece { image: images + i, first_row, rows, base: i * (rows + band.halo) })
+            let pieces: Vec<Piece> = (0..together)
+                .map(|i| Piece {
+                    image: images + i,
+                    first_row,
+                    rows,
+                    base: i * Band { rows, ..band }.piece_rows(),
+                })
                 .collect();
-            let chunk = Chunk { g, band: Band { rows, images: shared, ..band }, pieces: &pieces };
+            let chunk = Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces };
             let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
             chunk.load(&pixels, affine, planes);
             match band.method {
                 Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
+                Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
                 Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
                 Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
             }
         }
-        images += shared;
+        images += together;
     }
     Ok(())
 }
@@ -180,10 +208,10 @@ fn pointwise(g: &Geometry, pixels: &Pixels, weight: &[f32], result: &mut [f32]) 
     }
 }
 
-struct Chunk<'a> {
-    g: &'a Geometry,
-    band: Band,
-    pieces: &'a [Piece],
+pub(super) struct Chunk<'a> {
+    pub(super) g: &'a Geometry,
+    pub(super) band: Band,
+    pub(super) pieces: &'a [Piece],
 }
 
 impl Chunk<'_> {
@@ -200,20 +228,20 @@ impl Chunk<'_> {
         let (s, c) = (g.stride, g.c);
         let plane = self.band.plane(g);
         let width = self.band.plane_w * c;
-        let piece_rows = self.band.rows + self.band.halo;
+        let piece_rows = self.band.piece_rows();
         for (parity, plane) in planes.chunks_exact_mut(plane).enumerate() {
             let (py, px) = (parity / s, parity % s);
             let (body, slack) = plane.split_at_mut(self.band.plane_rows() * width);
             slack.fill(0.0);
             body.par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
-                let piece = self.pieces[row / piece_rows];
+                let piece = self.pieces[(row / piece_rows).min(self.pieces.len() - 1)];
                 // the padded image's row this plane row stands for
-                let y = (piece.first_row + row % piece_rows) * s + py;
+                let y = (piece.first_row + row - piece.base) * s + py;
                 let Some(y) = y.checked_sub(g.pad).filter(|y| *y < g.h * g.zoom) else {
                     return line.fill(0.0);
                 };
                 let source = (piece.image * g.h + y / g.zoom) * g.w;
-                vectorised(|| {
+                vectorised!({
                     for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
                         match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
                             None => pixel.fill(0.0),
@@ -275,7 +303,7 @@ impl Chunk<'_> {
     }
 
     /// Rows of `result` that belong to `piece`.
-    fn lines<'r>(&self, piece: &Piece, result: &'r mut [f32]) -> &'r mut [f32] {
+    pub(super) fn lines<'r>(&self, piece: &Piece, result: &'r mut [f32]) -> &'r mut [f32] {
         let g = self.g;
         let start = (piece.image * g.out_h + piece.first_row) * g.out_w * g.o;
         &mut result[start..][..piece.rows * g.out_w * g.o]
@@ -293,10 +321,10 @@ impl Chunk<'_> {
         }
     }
 
-    fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
+    pub(super) fn finish(&self, piece: &Piece, row: usize, end: &HostEpilogue, line: &mut [f32]) {
         let g = self.g;
         let first = (piece.image * g.out_h + piece.first_row + row) * g.out_w;
-        vectorised(|| {
+        vectorised!({
             for (x, pixel) in line.chunks_exact_mut(g.o).enumerate() {
                 end.finish(piece.image, first + x, pixel);
             }
@@ -314,7 +342,7 @@ impl Chunk<'_> {
         let g = self.g;
         let taps = g.kernel * g.kernel;
         let width = taps * g.o;
-        let count = self.band.plane_rows() * self.band.plane_w;
+        let count = self.band.pixels();
         for (parity, plane) in planes.chunks_exact(self.band.plane(g)).enumerate() {
             let product = (Matrix::new(plane, count, g.c, g.c), Matrix::new(weight, g.c, width, width));
             multiply(&mut parts[parity * count * width..], width, product, 1.0, false, Threads::All);

@@ -6,6 +6,7 @@
 
 pub mod cpu;
 mod weight;
+mod winograd;
 
 use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
@@ -13,7 +14,7 @@ use super::{Cx, Epilogue, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
-pub use weight::ConvWeight;
+pub use weight::{Algorithm, ConvWeight};
 
 /// Where the zeros around the image are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +87,12 @@ impl Geometry {
         };
         let out = |size: usize| (size * zoom + around).checked_sub(kernel).map(|room| room / conv.stride + 1);
         match (out(h), out(w)) {
-            (Some(out_h), Some(out_w)) if c == weight.inputs() && matches!(conv.stride, 1 | 2) => {
+            (Some(out_h), Some(out_w))
+                if c == weight.inputs()
+                    && matches!(conv.stride, 1 | 2)
+                    && (weight.algorithm() == Algorithm::Direct
+                        || conv.stride == 1 && pad == 1 && out_h % 2 == 0 && out_w % 2 == 0) =>
+            {
                 Ok(Geometry {
                     n,
                     h,
@@ -118,7 +124,7 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let mut scratch = cx.allocate([cpu::scratch(&geometry, conv)], DType::F32)?;
+    let mut scratch = cx.allocate([cpu::scratch(&geometry, conv, weight)], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;

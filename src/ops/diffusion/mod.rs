@@ -13,7 +13,7 @@ use crate::tensor::{DType, Tensor};
 /// rows first: [2N, h, w, c] -> [N, h, w, c].
 pub fn guide(cx: &Cx, eps: &Tensor, cfg: f32) -> Result<Tensor> {
     let rows = eps.shape()[0];
-    if rows % 2 != 0 {
+    if !rows.is_multiple_of(2) {
         return Err(Error::internal(format!("guidance of {rows} rows")));
     }
     let (positive, negative) = (eps.narrow(0, rows / 2)?, eps.narrow(rows / 2, rows / 2)?);
@@ -32,6 +32,22 @@ pub struct StepCoefficients {
     pub mean_from_x: f32,
     /// square root of the posterior variance; 0 in the last step
     pub deviation: f32,
+}
+
+impl StepCoefficients {
+    /// The clean latent that `x` and the predicted noise imply.
+    #[inline]
+    pub fn x0(&self, x: f32, eps: f32) -> f32 {
+        self.x0_from_x * x - self.x0_from_noise * eps
+    }
+
+    /// One element, one step less noisy. Products and sums are rounded one by one, as in the official sampler.
+    #[inline]
+    pub fn previous(&self, x: f32, eps: f32, noise: f32) -> f32 {
+        let mean = self.mean_from_x0 * self.x0(x, eps) + self.mean_from_x * x;
+        // Branching rather than adding zero keeps a non-finite unused draw out of the last step.
+        if self.deviation == 0.0 { mean } else { mean + self.deviation * noise }
+    }
 }
 
 /// One step: x, eps, noise [N, h, w, c] -> x one step less noisy.
@@ -55,8 +71,7 @@ pub fn ddpm_step(
         Device::Cpu(_) => {
             let (x, eps, noise) = (x.host::<f32>()?, eps.host::<f32>()?, noise.host::<f32>()?);
             for (i, out) in result.host_mut::<f32>()?.iter_mut().enumerate() {
-                let x0 = step.x0_from_x * x[i] - step.x0_from_noise * eps[i];
-                *out = step.mean_from_x0 * x0 + step.mean_from_x * x[i] + step.deviation * noise[i];
+                *out = step.previous(x[i], eps[i], noise[i]);
             }
         }
         Device::Gpu(gpu) => cuda::ddpm_step(gpu, [x, eps, noise], step, &mut result)?,

@@ -6,8 +6,8 @@ use super::plan::{VECTOR, grid};
 use crate::device::Gpu;
 use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
-use crate::ops::Activation;
-use crate::ops::gpu::{activation_code, aligned};
+use crate::ops::gpu::{SegmentsParams, activation_code, aligned};
+use crate::ops::{Activation, Segments};
 use crate::tensor::{DType, Tensor, TensorMut};
 
 /// Terms of one launch.
@@ -39,6 +39,23 @@ struct PointwiseParams {
     pad: u32,
 }
 const _: () = assert!(size_of::<PointwiseParams>() == 40);
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct ConcatParams {
+    out: u64,
+    count: u64,
+    segments: SegmentsParams,
+}
+const _: () = assert!(size_of::<ConcatParams>() == 192);
+
+pub fn concat(gpu: &Gpu, segments: &Segments, result: &mut TensorMut) -> Result<()> {
+    let (out, count) = (result.address()?, result.shape().count());
+    let segments = SegmentsParams::new(segments)?.aligned_with(out);
+    let params = ConcatParams { out, count: count as u64, segments };
+    // SAFETY: the parts share the result's pixels and element type, and their channels add up to its own.
+    unsafe { gpu.launch(kernels::CONCAT.of(result.dtype())?, grid(count, VECTOR)?, &params) }
+}
 
 pub fn combine(gpu: &Gpu, terms: &[(f32, &Tensor)], constant: f32, result: &mut TensorMut) -> Result<()> {
     let (dtype, out, count) = (result.dtype(), result.address()?, result.shape().count());

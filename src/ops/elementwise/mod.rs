@@ -6,8 +6,8 @@ pub mod plan;
 use rayon::prelude::*;
 
 use super::host::math::vectorised;
-use super::host::rows::activate;
-use super::{Activation, Cx};
+use super::host::rows::{Pixels, activate};
+use super::{Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -26,7 +26,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
             let terms = terms.iter().map(|(f, t)| Ok((*f, t.host::<f32>()?))).collect::<Result<Vec<_>>>()?;
             result.host_mut::<f32>()?.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
                 let first = block * BLOCK;
-                vectorised(|| {
+                vectorised!({
                     out.fill(constant);
                     for (factor, values) in &terms {
                         let values = &values[first..][..out.len()];
@@ -49,7 +49,7 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
         Device::Cpu(_) => {
             let out = result.host_mut::<f32>()?;
             out.par_chunks_mut(BLOCK).zip(x.host::<f32>()?.par_chunks(BLOCK)).for_each(|(out, x)| {
-                vectorised(|| {
+                vectorised!({
                     out.copy_from_slice(x);
                     activate(out, activation);
                 });
@@ -59,6 +59,22 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
         Device::Plan(_) => {}
     }
     cx.constant("pointwise", &[x], result.freeze())
+}
+
+/// Writes a virtual concatenation out: [N, H, W, C].
+pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
+    let shape @ [.., c] = segments.nhwc()?;
+    let mut result = cx.allocate(shape, segments.dtype()?)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let pixels = Pixels::new(segments)?;
+            let lines = result.host_mut::<f32>()?.par_chunks_exact_mut(c);
+            lines.enumerate().for_each(|(index, line)| pixels.read(index, line));
+        }
+        Device::Gpu(gpu) => cuda::concat(gpu, segments, &mut result)?,
+        Device::Plan(_) => {}
+    }
+    cx.constant("concat", &segments.tensors(), result.freeze())
 }
 
 /// `x` stored as `dtype`: what enters a network is cast to the context's element type, what leaves it to f32.

@@ -12,19 +12,57 @@ use crate::tensor::Tensor;
 /// Pixels whose f32 sums are folded into f64 at once.
 const BLOCK: usize = 128;
 
-/// Sums of x - pivot and (x - pivot)^2 by channel, f64, over pixels `first..first + count`.
+/// Sums of x - pivot and of its square, by channel.
+struct Sums<'a> {
+    pivot: &'a [f32],
+    total: &'a mut [f32],
+    squares: &'a mut [f32],
+}
+
+impl Sums<'_> {
+    /// Adds `P` pixels at once: the sums are loaded and stored once for all of them.
+    #[inline(always)]
+    fn add<const P: usize>(&mut self, pixels: [&[f32]; P]) {
+        let pivots = self.pivot.iter().enumerate();
+        for ((i, pivot), (total, square)) in pivots.zip(self.total.iter_mut().zip(self.squares.iter_mut())) {
+            for pixel in pixels {
+                let d = pixel[i] - pivot;
+                *total += d;
+                *square += d * d;
+            }
+        }
+    }
+}
+
+/// Sums of x - pivot, then of (x - pivot)^2, by channel, f64, over pixels `first..first + count`.
 fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec<f64> {
-    let c = pivot.len();
-    let mut sums = vec![0.0f32; 2 * c];
-    let mut line = vec![0.0f32; c];
-    vectorised(|| {
-        let (total, squares) = sums.split_at_mut(c);
-        for index in first..first + count {
-            pixels.read(index, &mut line);
-            for i in 0..c {
-                let d = line[i] - pivot[i];
-                total[i] += d;
-                squares[i] += d * d;
+    let mut sums = vec![0.0f32; 2 * pivot.len()];
+    let mut line = vec![0.0f32; pivot.len()];
+    vectorised!({
+        let (mut total, mut squares) = sums.split_at_mut(pivot.len());
+        let mut pivot = pivot;
+        for &(data, plus, c) in pixels.parts() {
+            let mut part;
+            (part, (pivot, total, squares)) = {
+                let (own, pivot) = pivot.split_at(c);
+                let (own_total, total) = total.split_at_mut(c);
+                let (own_squares, squares) = squares.split_at_mut(c);
+                (Sums { pivot: own, total: own_total, squares: own_squares }, (pivot, total, squares))
+            };
+            let data = &data[first * c..][..count * c];
+            let Some(plus) = plus else {
+                let fours = data.chunks_exact(4 * c);
+                let rest = fours.remainder();
+                for four in fours {
+                    let (front, back) = four.split_at(2 * c);
+                    part.add([&front[..c], &front[c..], &back[..c], &back[c..]]);
+                }
+                rest.chunks_exact(c).for_each(|pixel| part.add([pixel]));
+                continue;
+            };
+            for (a, b) in data.chunks_exact(c).zip(plus[first * c..].chunks_exact(c)) {
+                line.iter_mut().zip(a.iter().zip(b)).for_each(|(v, (a, b))| *v = a + b);
+                part.add([&line[..c]]);
             }
         }
     });
@@ -79,7 +117,8 @@ pub fn coefficients(
                 let (a, b) = match adaln {
                     None => (a, b),
                     Some(adaln) => {
-                        let row = &adaln[image * 2 * c..][..2 * c];
+                        // one row may serve all images
+                        let row = &adaln[image * 2 * c % adaln.len()..][..2 * c];
                         let factor = 1.0 + f64::from(row[i]);
                         (a * factor, b * factor + f64::from(row[c + i]))
                     }
@@ -97,7 +136,7 @@ pub fn normalise(segments: &Segments, affine: &Affine, area: usize, result: &mut
     let affine = HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation };
     let c = pixels.channels();
     result.par_chunks_mut(c * BLOCK).enumerate().for_each(|(block, chunk)| {
-        vectorised(|| {
+        vectorised!({
             for (i, pixel) in chunk.chunks_exact_mut(c).enumerate() {
                 let index = block * BLOCK + i;
                 pixels.read(index, pixel);

@@ -47,8 +47,10 @@ pub fn group_norm(
     if norm.groups == 0 || c % norm.groups != 0 || *norm.gamma.shape() != [c] || *norm.beta.shape() != [c] {
         return Err(Error::internal(format!("group norm of {} groups over {c} channels", norm.groups)));
     }
-    if adaln.is_some_and(|adaln| adaln.shape().count() != n * 2 * c) {
-        return Err(Error::internal(format!("AdaLN does not hold [{n}, {}]", 2 * c)));
+    if let Some(adaln) = adaln
+        && ![[n, 2 * c], [1, 2 * c]].iter().any(|rows| *adaln.shape() == *rows)
+    {
+        return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
     let mut result = cx.allocate([n, 2, c], DType::F32)?;
     match cx.device() {

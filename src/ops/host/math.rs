@@ -1,10 +1,24 @@
 //! Scalar functions without branches or library calls, so that loops over them vectorise.
 
-/// Runs `work` compiled for the best instruction set of this machine.
+/// Runs `work` compiled for the best instruction set of this machine; see [`vectorised!`].
 #[inline(always)]
-pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub fn dispatched<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
+
+/// Runs a block compiled for the best instruction set of this machine.
+///
+/// A macro because the block has to be inlined into the function that has the instructions enabled: a plain
+/// closure stays a function of its own, compiled for the baseline.
+macro_rules! vectorised {
+    ($block:block) => {
+        $crate::ops::host::math::dispatched(
+            #[inline(always)]
+            || $block,
+        )
+    };
+}
+pub(crate) use vectorised;
 
 /// e^x with a relative error below 2e-7; flushes to 0 below -87, saturates above 88.
 ///
@@ -21,7 +35,7 @@ pub fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_6e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let fraction = p * r * r + r + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     if x < -87.3 { 0.0 } else { fraction * f32::from_bits(exponent) }

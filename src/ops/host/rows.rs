@@ -23,9 +23,12 @@ pub fn activate(values: &mut [f32], activation: Activation) {
 
 /// The host view of [`Segments`].
 pub struct Pixels<'a> {
-    parts: Vec<(&'a [f32], Option<&'a [f32]>, usize)>,
+    parts: Vec<Part<'a>>,
     channels: usize,
 }
+
+/// One segment: its values, what is added to them, its channels.
+pub type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
 
 impl<'a> Pixels<'a> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {
@@ -47,6 +50,10 @@ impl<'a> Pixels<'a> {
     /// Channels of the concatenation.
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    pub fn parts(&self) -> &[Part<'a>] {
+        &self.parts
     }
 
     /// (data, channels) of each part, when none is a sum.
@@ -129,7 +136,8 @@ impl<'a> HostEpilogue<'a> {
             pixel.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
         }
         if let Some(per_image) = self.per_image {
-            pixel.iter_mut().zip(&per_image[n * o..][..o]).for_each(|(v, b)| *v += b);
+            let row = if per_image.len() == o { 0 } else { n };
+            pixel.iter_mut().zip(&per_image[row * o..][..o]).for_each(|(v, b)| *v += b);
         }
         activate(pixel, self.activation);
         if self.scale != 1.0 {
@@ -147,7 +155,7 @@ impl<'a> HostEpilogue<'a> {
         }
         const BLOCK: usize = 64;
         result.par_chunks_mut(o * BLOCK).enumerate().for_each(|(block, chunk)| {
-            vectorised(|| {
+            vectorised!({
                 for (i, pixel) in chunk.chunks_exact_mut(o).enumerate() {
                     let index = block * BLOCK + i;
                     self.finish(index / per_image_pixels, index, pixel);

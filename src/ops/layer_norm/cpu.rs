@@ -26,7 +26,7 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32, result: &
     let (x, gamma, beta) = (x.host::<f32>()?, gamma.host::<f32>()?, beta.host::<f32>()?);
     const ROWS: usize = 32;
     result.par_chunks_mut(c * ROWS).zip(x.par_chunks(c * ROWS)).for_each(|(out, rows)| {
-        vectorised(|| {
+        vectorised!({
             for (out, row) in out.chunks_exact_mut(c).zip(rows.chunks_exact(c)) {
                 let mean = sum(row, |v| v) / c as f32;
                 let variance = sum(row, |v| (v - mean) * (v - mean)) / c as f32;

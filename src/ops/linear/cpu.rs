@@ -43,7 +43,7 @@ pub fn geglu(
         multiply(scratch, o, (Matrix::new(x, rows, k, k), Matrix::new(w, k, o, o)), 1.0, false, Threads::All);
         out.par_chunks_mut(half).zip(scratch.par_chunks(o)).for_each(|(line, both)| {
             let (value, gate) = both.split_at(half);
-            vectorised(|| {
+            vectorised!({
                 for i in 0..half {
                     line[i] = (value[i] + value_bias[i]) * gelu(gate[i] + gate_bias[i]);
                 }

@@ -70,7 +70,7 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
 pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -> Result<Tensor> {
     check(x, weight)?;
-    if weight.outputs % 2 != 0 || *bias.shape() != [weight.outputs] {
+    if !weight.outputs.is_multiple_of(2) || *bias.shape() != [weight.outputs] {
         return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
     }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;

@@ -23,7 +23,7 @@ pub fn rows(source: &[f32], [_, from, row]: [usize; 3], to: usize, out: &mut [f3
     let taps = bicubic_taps(from, to);
     out.par_chunks_exact_mut(row).enumerate().for_each(|(index, line)| {
         let (image, taps) = (index / to, &taps[index % to]);
-        vectorised(|| {
+        vectorised!({
             line.fill(0.0);
             let start = (image * from + taps.first) * row;
             for (tap, weight) in source[start..].chunks_exact(row).zip(&taps.weights) {

@@ -35,6 +35,20 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
     cx.constant("resize_bicubic", &[image], result.freeze())
 }
 
+/// The same on host values: `values` [N, H, W, C] -> [N, h, w, C], all sizes at least 1.
+pub fn resize_bicubic_host(values: &[f32], [n, own_h, own_w, c]: [usize; 4], h: usize, w: usize) -> Vec<f32> {
+    assert_eq!(values.len(), n * own_h * own_w * c, "the values do not fill their shape");
+    assert!(n * own_h * own_w * c * h * w > 0, "a side is zero");
+    if (own_h, own_w) == (h, w) {
+        return values.to_vec();
+    }
+    let mut across = vec![0.0; n * own_h * w * c];
+    let mut result = vec![0.0; n * h * w * c];
+    cpu::columns(values, [n * own_h, own_w, c], w, &mut across);
+    cpu::rows(&across, [n, own_h, w * c], h, &mut result);
+    result
+}
+
 /// The taps of one output position: the first input index and the weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taps {

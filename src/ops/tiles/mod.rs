@@ -18,8 +18,15 @@ pub struct Window {
 }
 
 impl Window {
+    /// The same rectangle in an image `factor` times as large.
+    pub fn scaled(self, factor: usize) -> Self {
+        Window { y: self.y * factor, x: self.x * factor, h: self.h * factor, w: self.w * factor }
+    }
+
     fn check(&self, [_, h, w, _]: [usize; 4]) -> Result<()> {
-        if self.y + self.h <= h && self.x + self.w <= w {
+        let inside =
+            |first: usize, size: usize, whole| first.checked_add(size).is_some_and(|end| end <= whole);
+        if inside(self.y, self.h, h) && inside(self.x, self.w, w) {
             return Ok(());
         }
         Err(Error::internal(format!("{self:?} leaves an image of {h} x {w}")))
@@ -145,7 +152,7 @@ impl Blend {
         match cx.device() {
             Device::Cpu(_) => {
                 let weights = self.weights.host_mut::<f32>()?;
-                if weights.iter().any(|weight| !(*weight > 0.0)) {
+                if !weights.iter().all(|weight| *weight > 0.0) {
                     return Err(Error::internal("the tiles leave a gap"));
                 }
                 let pixels = self.sums.host_mut::<f32>()?.chunks_exact_mut(c);

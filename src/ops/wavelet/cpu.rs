@@ -21,7 +21,7 @@ pub fn blur(image: &[f32], [_, h, w, c]: [usize; 4], radius: usize, across: &mut
         let (image, y) = (index / h, index % h);
         let at = |y: usize| &across[(image * h + y) * row..][..row];
         let (above, own, below) = (at(y.saturating_sub(radius)), at(y), at((y + radius).min(h - 1)));
-        vectorised(|| {
+        vectorised!({
             for i in 0..row {
                 line[i] = 0.25 * (above[i] + below[i]) + 0.5 * own[i];
             }

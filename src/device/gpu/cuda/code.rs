@@ -20,30 +20,26 @@ pub struct Code {
 impl Code {
     /// Loads every module for the architecture of `info`; the context is current.
     pub fn load(info: &GpuInfo) -> Result<Self> {
-        let mut code = Code::default();
-        let (mut kinds, mut next) = (Vec::new(), 0);
+        let mut code = Code { source: kernels_for(info), ..Code::default() };
+        let mut next = 0;
         for module in MODULES {
             let names = &NAMES[next..next + module.kernels];
             next += module.kernels;
-            match Image::choose(module, info)? {
-                Some(image) => {
-                    kinds.push(image.kind.clone());
-                    code.add(module, names, image, info)
-                        .map_err(|error| error.at(format!("kernels/{}.cu", module.name)))?;
-                }
+            match Choice::of(module, info) {
+                Some(choice) => code
+                    .add(module, names, &choice, info)
+                    .map_err(|error| error.at(format!("kernels/{}.cu", module.name)))?,
                 None => code.functions.extend(names.iter().map(|_| None)),
             }
         }
-        kinds.sort();
-        kinds.dedup();
-        code.source = kinds.join(", ");
         Ok(code)
     }
 
-    fn add(&mut self, module: &Module, names: &[&str], image: Image, info: &GpuInfo) -> Result<()> {
-        // SAFETY: a cubin carries its length, and PTX ends with a zero, which `Image` adds.
-        let handle = unsafe { result::module::load_data(image.bytes.as_ptr() as *const c_void) }
-            .map_err(failed(&format!("load the kernels ({})", image.kind)))?;
+    fn add(&mut self, module: &Module, names: &[&str], choice: &Choice, info: &GpuInfo) -> Result<()> {
+        let image = choice.image()?;
+        // SAFETY: a cubin carries its length, and PTX ends with a zero, which `image` adds.
+        let handle = unsafe { result::module::load_data(image.as_ptr() as *const c_void) }
+            .map_err(failed(&format!("load the kernels ({})", choice.kind())))?;
         self.modules.push(handle);
         for name in names {
             let c_name = CString::new(*name).map_err(|_| Error::internal("a kernel name holds a zero"))?;
@@ -89,32 +85,60 @@ fn allow_shared(function: sys::CUfunction, most: u32) -> Result<()> {
         .map_err(failed("give a kernel shared memory"))
 }
 
-/// Something that the driver loads.
-struct Image {
-    kind: String,
-    bytes: Vec<u8>,
+/// Where the kernels of a GPU come from: cubins, PTX or NVRTC, and for which architecture. Nothing is loaded.
+pub fn kernels_for(info: &GpuInfo) -> String {
+    let mut kinds: Vec<_> =
+        MODULES.iter().filter_map(|module| Choice::of(module, info)).map(|choice| choice.kind()).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds.join(", ")
 }
 
-impl Image {
-    /// The best code of `module` for `info`; `None` when the module is for other architectures.
-    fn choose(module: &Module, info: &GpuInfo) -> Result<Option<Self>> {
-        let (major, minor) = info.capability;
-        let own = format!("{major}{minor}");
-        if !module.architectures.is_empty() && !module.architectures.iter().any(|a| fits(a, info).is_some()) {
-            return Ok(None);
+/// The code of a module that suits a GPU best.
+enum Choice {
+    Cubin { architecture: &'static str, packed: &'static [u8] },
+    Ptx { packed: &'static [u8] },
+    Source { module: &'static Module, architecture: String },
+}
+
+impl Choice {
+    /// `None` when the module is for other architectures.
+    fn of(module: &'static Module, info: &GpuInfo) -> Option<Self> {
+        let listed = module.architectures;
+        if !listed.is_empty() && !listed.iter().any(|a| fits(a, info).is_some()) {
+            return None;
         }
-        let best = module.cubins.iter().filter_map(|(a, bytes)| Some((fits(a, info)?, a, bytes))).max();
-        if let Some((_, architecture, bytes)) = best {
-            return Ok(Some(Image { kind: format!("cubins for sm_{architecture}"), bytes: inflate(bytes)? }));
+        let best = module.cubins.iter().filter_map(|(a, packed)| Some((fits(a, info)?, *a, *packed))).max();
+        if let Some((_, architecture, packed)) = best {
+            return Some(Choice::Cubin { architecture, packed });
         }
-        if let Some(bytes) = module.ptx {
-            let mut bytes = inflate(bytes)?;
-            bytes.push(0);
-            return Ok(Some(Image { kind: "PTX, compiled by the driver".into(), bytes }));
+        if let Some(packed) = module.ptx {
+            return Some(Choice::Ptx { packed });
         }
-        let suffix = if module.architectures.iter().any(|a| **a == format!("{own}a")) { "a" } else { "" };
-        let bytes = nvrtc::cubin(module.name, module.source, &format!("sm_{own}{suffix}"))?;
-        Ok(Some(Image { kind: format!("NVRTC for sm_{own}"), bytes }))
+        let own = format!("sm_{}{}", info.capability.0, info.capability.1);
+        let special = listed.iter().any(|a| format!("sm_{a}") == format!("{own}a"));
+        Some(Choice::Source { module, architecture: if special { own + "a" } else { own } })
+    }
+
+    fn kind(&self) -> String {
+        match self {
+            Choice::Cubin { architecture, .. } => format!("cubins for sm_{architecture}"),
+            Choice::Ptx { .. } => "PTX, compiled by the driver".into(),
+            Choice::Source { architecture, .. } => format!("NVRTC for {architecture}"),
+        }
+    }
+
+    /// What the driver loads.
+    fn image(&self) -> Result<Vec<u8>> {
+        match self {
+            Choice::Cubin { packed, .. } => inflate(packed),
+            Choice::Ptx { packed } => {
+                let mut text = inflate(packed)?;
+                text.push(0);
+                Ok(text)
+            }
+            Choice::Source { module, architecture } => nvrtc::cubin(module.name, module.source, architecture),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::kernels::Kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use code::Code;
+pub use code::kernels_for;
 pub use list::list;
 
 /// Says what failed, from the driver's own words.

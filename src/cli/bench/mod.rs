@@ -1,0 +1,29 @@
+//! `tasr bench`: how fast this machine is.
+
+mod machine;
+mod parts;
+mod pipeline;
+
+use crate::error::Result;
+
+/// Measure the speed of the networks on this machine
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Pipeline(pipeline::Args),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of what is measured.
+pub fn run(args: Args) -> Result<()> {
+    match args.what {
+        What::Pipeline(args) => pipeline::run(&args),
+    }
+}

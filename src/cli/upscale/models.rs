@@ -1,0 +1,142 @@
+//! Finding the three checkpoints, and naming them in what is written.
+
+use std::env;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::flags::WeightFiles;
+use crate::error::{Error, Result};
+use crate::image::hash::fnv1a_64;
+use crate::pipeline::{FILE_NAMES, find_in};
+
+/// What each checkpoint is called, its flag, and the published file: SD 2.1, TASR, stage 1.
+const WANTED: [(&str, &str, &str); 3] = [
+    ("Stable Diffusion 2.1-base", "--sd", "v2-1_512-ema-pruned.safetensors"),
+    ("TASR", "--tasr", "tasr_v1.pt"),
+    ("the stage-1 network", "--stage1", "BSRNet.pth"),
+];
+
+/// Bytes of a file that its fingerprint covers: names, shapes and first values.
+const HEAD: u64 = 1 << 16;
+
+/// Paths of SD 2.1, TASR and stage 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Models(pub [PathBuf; 3]);
+
+impl Models {
+    /// The files that the flags name, or that lie in the models folder.
+    ///
+    /// # Errors
+    /// One that says all that is missing, where it was looked for and how to get it.
+    pub fn find(files: &WeightFiles) -> Result<Models> {
+        let folder = files.models.clone().or_else(|| env_path("TASR_MODELS")).or_else(user_folder);
+        Self::find_among([&files.sd, &files.tasr, &files.stage1], folder.as_deref())
+    }
+
+    fn find_among(named: [&Option<PathBuf>; 3], folder: Option<&Path>) -> Result<Models> {
+        let look =
+            |which: usize| named[which].clone().or_else(|| folder.and_then(|folder| find_in(folder, which)));
+        match [look(0), look(1), look(2)] {
+            [Some(sd), Some(tasr), Some(stage1)] => Ok(Models([sd, tasr, stage1])),
+            found => {
+                let missing: Vec<usize> = (0..3).filter(|&which| found[which].is_none()).collect();
+                Err(not_found(&missing, folder))
+            }
+        }
+    }
+
+    /// File names and what tells the files apart from others of their name.
+    pub fn fingerprints(&self) -> [Fingerprint; 3] {
+        self.0.each_ref().map(|path| Fingerprint::of(path))
+    }
+}
+
+fn not_found(missing: &[usize], folder: Option<&Path>) -> Error {
+    let list =
+        |of: &dyn Fn(usize) -> String| missing.iter().map(|&which| of(which)).collect::<Vec<_>>().join(", ");
+    let what = list(&|which| format!("{} ({})", WANTED[which].0, WANTED[which].1));
+    let looked = match folder {
+        Some(folder) => {
+            let names = list(&|which| FILE_NAMES[which].join(" or "));
+            format!("{} has no {names}", folder.display())
+        }
+        None => "no models folder is known".to_owned(),
+    };
+    let published = list(&|which| WANTED[which].2.to_owned());
+    let flags = list(&|which| WANTED[which].1.to_owned());
+    Error::weights(format!("no weights for {what}: {looked}")).fix(format!(
+        "get the published {published} and name them with {flags} or put them into one folder given by --models or \
+         $TASR_MODELS; to try the program without them, run `tasr synth --preset tiny -o DIR` and give --models DIR"
+    ))
+}
+
+fn env_path(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// `tasr/models` where this system keeps a user's data.
+fn user_folder() -> Option<PathBuf> {
+    let data = if cfg!(windows) {
+        env_path("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        env_path("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        env_path("XDG_DATA_HOME").or_else(|| env_path("HOME").map(|home| home.join(".local/share")))
+    };
+    data.map(|data| data.join("tasr/models"))
+}
+
+/// What a checkpoint is known by.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fingerprint {
+    pub file: String,
+    /// of a file; a folder has none
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    /// FNV-1a of the first 64 KiB
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<String>,
+}
+
+impl Fingerprint {
+    fn of(path: &Path) -> Fingerprint {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let read = || -> std::io::Result<(u64, String)> {
+            let mut head = Vec::new();
+            let file = File::open(path)?;
+            let bytes = file.metadata()?.len();
+            file.take(HEAD).read_to_end(&mut head)?;
+            Ok((bytes, format!("{:016x}", fnv1a_64(head))))
+        };
+        // A folder cannot be read so; opening the weights says what is wrong with a file.
+        let (bytes, head) = read().ok().unzip();
+        Fingerprint { file: name, bytes, head }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_files_come_first_and_what_is_missing_is_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sd.safetensors"), "").unwrap();
+        std::fs::write(folder.path().join("BSRNet.pth"), "").unwrap();
+        let (mine, none) = (Some(PathBuf::from("mine.pth")), None);
+        let found = Models::find_among([&none, &mine, &none], Some(folder.path())).unwrap();
+        let expected = ["sd.safetensors", "", "BSRNet.pth"].map(|name| folder.path().join(name));
+        assert_eq!(found.0, [expected[0].clone(), PathBuf::from("mine.pth"), expected[2].clone()]);
+        let error = Models::find_among([&none, &none, &none], Some(folder.path())).unwrap_err().to_string();
+        assert!(error.starts_with("no weights for TASR (--tasr): "), "{error}");
+        assert!(
+            error.contains("has no tasr.safetensors or tasr_v1.pt") && error.contains("tasr synth"),
+            "{error}"
+        );
+        let error = Models::find_among([&none, &mine, &none], None).unwrap_err().to_string();
+        assert!(error.contains("(--sd), the stage-1 network (--stage1): no models folder"), "{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! From a prompt to the features that steer the sampler.
+
+pub mod cleanup;
+pub mod tokenizer;
+mod tower;
+
+pub use tokenizer::{Tokenizer, Tokens};
+pub use tower::TextTower;

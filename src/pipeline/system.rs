@@ -1,0 +1,250 @@
+//! All networks of a run, from checkpoints or synthetic.
+
+use std::path::{Path, PathBuf};
+
+use super::denoise::Networks;
+use crate::error::{Error, Result};
+use crate::models::config::SystemConfig;
+use crate::models::text::TextTower;
+use crate::models::{
+    Adapters, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, TextConfig, UNet, Vae, VaeConfig, Variant,
+};
+use crate::nn::{Scope, Source};
+use crate::ops::Cx;
+use crate::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use crate::weights::{Checkpoint, CheckpointSource, SyntheticSource};
+
+/// Which adapters a run uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// Whatever the file holds; an error when it holds none.
+    Held,
+    /// This variant; an error when the file holds another or none.
+    Only(Variant),
+    /// None: plain ControlNet.
+    None,
+}
+
+/// The networks that run once the text is encoded.
+pub struct System {
+    pub stage1: RrdbNet,
+    pub vae: Vae,
+    pub unet: UNet,
+    pub controlnet: ControlNet,
+    pub adapters: Option<Adapters>,
+}
+
+struct Files {
+    sd: Checkpoint,
+    tasr: Checkpoint,
+    stage1: Checkpoint,
+}
+
+impl System {
+    /// The networks of a model call.
+    pub fn networks(&self) -> Networks<'_> {
+        Networks { unet: &self.unet, controlnet: &self.controlnet, adapters: self.adapters.as_ref() }
+    }
+}
+
+enum Origin {
+    Files(Box<Files>),
+    Synthetic(Box<SystemConfig>),
+}
+
+/// Opened weights: mapped, and read when a network is loaded.
+pub struct Weights {
+    origin: Origin,
+    adapter: AdapterChoice,
+}
+
+/// A source that gathers problems until it is finished.
+enum Opened<'a> {
+    File(CheckpointSource<'a>),
+    Synthetic(SyntheticSource),
+}
+
+impl<'a> Opened<'a> {
+    fn source(&self) -> &dyn Source {
+        match self {
+            Opened::File(source) => source,
+            Opened::Synthetic(source) => source,
+        }
+    }
+
+    /// What messages call it.
+    fn label(&self) -> &str {
+        match self {
+            Opened::File(source) => source.label(),
+            Opened::Synthetic(_) => "synthetic weights",
+        }
+    }
+
+    fn finish(self, prefixes: &[&str]) -> Result<()> {
+        match self {
+            Opened::File(source) => source.finish(prefixes),
+            Opened::Synthetic(_) => Ok(()),
+        }
+    }
+}
+
+impl Weights {
+    /// Opens the three checkpoints: SD 2.1 (file or folder), TASR, stage 1.
+    ///
+    /// # Errors
+    /// A file is missing or is no checkpoint.
+    pub fn open(sd: &Path, tasr: &Path, stage1: &Path, adapter: AdapterChoice) -> Result<Self> {
+        let (sd, tasr, stage1) =
+            (Checkpoint::open_sd(sd)?, Checkpoint::open_tasr(tasr)?, Checkpoint::open_stage1(stage1)?);
+        Ok(Weights { origin: Origin::Files(Box::new(Files { sd, tasr, stage1 })), adapter })
+    }
+
+    /// Weights that are functions of their names, of a preset's sizes.
+    pub fn synthetic(config: SystemConfig, variant: Option<Variant>) -> Self {
+        let adapter = variant.map_or(AdapterChoice::None, AdapterChoice::Only);
+        Weights { origin: Origin::Synthetic(Box::new(config)), adapter }
+    }
+
+    fn sd(&self) -> Opened<'_> {
+        match &self.origin {
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.sd)),
+            Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
+        }
+    }
+
+    fn tasr(&self) -> Opened<'_> {
+        match &self.origin {
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.tasr)),
+            Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
+        }
+    }
+
+    fn stage1(&self) -> Opened<'_> {
+        match &self.origin {
+            Origin::Files(files) => Opened::File(CheckpointSource::new(&files.stage1)),
+            Origin::Synthetic(_) => Opened::Synthetic(SyntheticSource),
+        }
+    }
+
+    fn config<C>(
+        &self,
+        opened: &Opened,
+        cx: &Cx,
+        prefix: &str,
+        of: impl Fn(&SystemConfig) -> C,
+        infer: impl Fn(&Scope) -> Result<C>,
+    ) -> Result<C> {
+        match &self.origin {
+            Origin::Synthetic(config) => Ok(of(config)),
+            Origin::Files(_) => {
+                infer(&Scope::new(cx, opened.source(), prefix)).map_err(|error| error.at(opened.label()))
+            }
+        }
+    }
+
+    /// Loads the text tower.
+    ///
+    /// # Errors
+    /// One error that lists every tensor that is missing, mis-shaped or unknown.
+    pub fn load_text(&self, cx: &Cx) -> Result<TextTower> {
+        let sd = self.sd();
+        let config = self.config(&sd, cx, TEXT, |c| c.text.clone(), TextConfig::infer)?;
+        let tower = TextTower::load(&Scope::new(cx, sd.source(), TEXT), &config)?;
+        sd.finish(&[TEXT])?;
+        Ok(tower)
+    }
+
+    /// Loads everything but the text tower.
+    ///
+    /// # Errors
+    /// For each file one error that lists every tensor that is missing, mis-shaped or unknown; or networks that
+    /// do not belong together.
+    pub fn load(&self, cx: &Cx) -> Result<System> {
+        let stage1 = self.load_stage1(cx)?;
+        let sd = self.sd();
+        let unet_config =
+            self.config(&sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))?;
+        let vae = self.load_vae_from(&sd, cx)?;
+        let unet = UNet::load(&Scope::new(cx, sd.source(), UNET), &unet_config)?;
+        let unet_label = sd.label().to_owned();
+        sd.finish(&[VAE, UNET])?;
+
+        let tasr = self.tasr();
+        let config =
+            self.config(&tasr, cx, CONTROLNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 2))?;
+        if config != unet_config {
+            return Err(Error::weights(format!(
+                "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
+                config.widths, config.context, unet_label, unet_config.widths, unet_config.context
+            ))
+            .at(tasr.label())
+            .fix("give files that belong together"));
+        }
+        let controlnet = ControlNet::load(&Scope::new(cx, tasr.source(), CONTROLNET), &config)?;
+        let scope = Scope::new(cx, tasr.source(), ADAPTER);
+        let variant = self.variant(&scope, tasr.label())?;
+        let adapters = variant.map(|variant| Adapters::load(&scope, &config, variant)).transpose()?;
+        drop(scope);
+        let prefixes: &[&str] = if variant.is_some() { &[CONTROLNET, ADAPTER] } else { &[CONTROLNET] };
+        tasr.finish(prefixes)?;
+        Ok(System { stage1, vae, unet, controlnet, adapters })
+    }
+
+    /// Loads the stage-1 network only.
+    pub fn load_stage1(&self, cx: &Cx) -> Result<RrdbNet> {
+        let stage1 = self.stage1();
+        let config = self.config(&stage1, cx, "", |c| c.rrdb.clone(), RrdbConfig::infer)?;
+        let network = RrdbNet::load(&Scope::new(cx, stage1.source(), ""), &config)?;
+        stage1.finish(&[""])?;
+        Ok(network)
+    }
+
+    fn load_vae_from(&self, sd: &Opened, cx: &Cx) -> Result<Vae> {
+        let config = self.config(sd, cx, VAE, |c| c.vae.clone(), VaeConfig::infer)?;
+        Vae::load(&Scope::new(cx, sd.source(), VAE), &config)
+    }
+
+    /// The adapters to load, after holding the choice against the file.
+    fn variant(&self, scope: &Scope, label: &str) -> Result<Option<Variant>> {
+        let held = match self.origin {
+            Origin::Files(_) => Adapters::detect(scope),
+            Origin::Synthetic(_) => match self.adapter {
+                AdapterChoice::Only(variant) => Some(variant),
+                AdapterChoice::Held => Some(Variant::Official),
+                AdapterChoice::None => None,
+            },
+        };
+        let refuse = |what: String, fix: &str| Err(Error::weights(what).at(label).fix(fix));
+        match (self.adapter, held) {
+            (AdapterChoice::None, _) => Ok(None),
+            (AdapterChoice::Held, Some(held)) => Ok(Some(held)),
+            (AdapterChoice::Only(wanted), Some(held)) if wanted == held => Ok(Some(held)),
+            (AdapterChoice::Only(wanted), Some(held)) => refuse(
+                format!("holds {} adapters, --adapter asks for {}", held.name(), wanted.name()),
+                "leave --adapter out to take what the file holds",
+            ),
+            (_, None) => refuse(
+                "holds no adapters (checkpoint_adapter.*)".into(),
+                "give the TASR file, or --adapter none for a plain ControlNet",
+            ),
+        }
+    }
+}
+
+/// The names under which weights are looked for in a models folder: SD 2.1, TASR, stage 1.
+pub const FILE_NAMES: [&[&str]; 3] = [
+    &[
+        "sd.safetensors",
+        "v2-1_512-ema-pruned.safetensors",
+        "v2-1_512-ema-pruned.ckpt",
+        "sd21",
+        "stable-diffusion-2-1-base",
+    ],
+    &["tasr.safetensors", "tasr_v1.pt", "tasr_v1.pth", "tasr_v1.ckpt"],
+    &["stage1.safetensors", "BSRNet.pth", "BSRGAN.pth", "RealESRGAN_x4plus.pth"],
+];
+
+/// The first file of `FILE_NAMES[which]` that `folder` has.
+pub fn find_in(folder: &Path, which: usize) -> Option<PathBuf> {
+    FILE_NAMES.get(which)?.iter().map(|name| folder.join(name)).find(|path| path.exists())
+}

@@ -1,0 +1,135 @@
+//! Holds found tensors against golden ones.
+
+use std::fmt;
+
+use tasr::error::Result;
+
+use crate::case::Case;
+
+/// The largest error that a tensor may have, as a share of the golden tensor's largest value.
+pub const TOLERANCE: f32 = 1e-3;
+/// For what comes after the last step, and for tensors stored as f16.
+pub const LOOSE: f32 = 2e-3;
+
+/// One tensor's result.
+struct Row {
+    name: String,
+    /// max |found - golden| / max |golden|, or what is wrong
+    error: std::result::Result<f32, String>,
+    tolerance: f32,
+}
+
+impl Row {
+    fn passed(&self) -> bool {
+        // Written so that NaN fails.
+        matches!(self.error, Ok(error) if error <= self.tolerance)
+    }
+
+    /// Error in units of the tolerance; what is wrong sorts last.
+    fn badness(&self) -> f32 {
+        match self.error {
+            Ok(error) if !error.is_nan() => error / self.tolerance.max(f32::MIN_POSITIVE),
+            _ => f32::INFINITY,
+        }
+    }
+}
+
+/// All tensors of a case.
+#[derive(Default)]
+pub struct Comparison {
+    rows: Vec<Row>,
+}
+
+impl Comparison {
+    /// Compares with the case's tensor `name`, if the case kept it. Tensors stored as f16 get `LOOSE`.
+    pub fn check(
+        &mut self,
+        case: &Case,
+        name: &str,
+        found: (Vec<usize>, Vec<f32>),
+        tolerance: f32,
+    ) -> Result<()> {
+        if !case.has(name) {
+            return Ok(());
+        }
+        let tolerance = if case.is_half(name) { tolerance.max(LOOSE) } else { tolerance };
+        let golden = case.values(name)?;
+        self.rows.push(Row { name: name.into(), error: largest(&found, &golden), tolerance });
+        Ok(())
+    }
+
+    /// Bytes: values may differ by 1 in at most 0.1 % of the places.
+    pub fn check_bytes(&mut self, case: &Case, name: &str, found: (Vec<usize>, Vec<f32>)) -> Result<()> {
+        if !case.has(name) {
+            return Ok(());
+        }
+        let golden = case.values(name)?;
+        let differing = found.1.iter().zip(&golden.1).filter(|(a, b)| a != b).count();
+        let far =
+            found.1.iter().zip(&golden.1).filter(|(a, b)| (**a - **b).abs() > 1.0 || a.is_nan()).count();
+        let error = match () {
+            () if found.0 != golden.0 => Err(format!("shape {:?}, expected {:?}", found.0, golden.0)),
+            () if far > 0 => Err(format!("{far} bytes differ by more than 1")),
+            () => Ok(differing as f32 / golden.1.len().max(1) as f32),
+        };
+        self.rows.push(Row { name: name.into(), error, tolerance: 1e-3 });
+        Ok(())
+    }
+
+    /// Notes a tensor of the case that nothing was compared with.
+    pub fn absent(&mut self, name: &str) {
+        let error = Err("nothing was computed for it".into());
+        self.rows.push(Row { name: name.into(), error, tolerance: 0.0 });
+    }
+
+    /// True if a row named `name` was added.
+    pub fn has(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| row.name == name)
+    }
+
+    pub fn passed(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(Row::passed)
+    }
+}
+
+fn largest(
+    found: &(Vec<usize>, Vec<f32>),
+    golden: &(Vec<usize>, Vec<f32>),
+) -> std::result::Result<f32, String> {
+    if found.0 != golden.0 || found.1.len() != golden.1.len() {
+        return Err(format!("shape {:?}, expected {:?}", found.0, golden.0));
+    }
+    if let Some(place) = found.1.iter().position(|v| !v.is_finite()) {
+        return Err(format!("{} at {place}", found.1[place]));
+    }
+    let scale = golden.1.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+    let error = found.1.iter().zip(&golden.1).fold(0.0f32, |a, (f, g)| a.max((f - g).abs()));
+    Ok(if scale > 0.0 { error / scale } else { error })
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let worst = self.rows.iter().max_by(|a, b| a.badness().total_cmp(&b.badness()));
+        let bad = self.rows.iter().filter(|row| !row.passed());
+        for row in bad {
+            match &row.error {
+                Ok(error) => {
+                    writeln!(f, "    FAILED {}: error {error:.2e} > {:.0e}", row.name, row.tolerance)?
+                }
+                Err(what) => writeln!(f, "    FAILED {}: {what}", row.name)?,
+            }
+        }
+        match worst.map(|row| (&row.error, row)) {
+            Some((Ok(error), row)) => {
+                write!(
+                    f,
+                    "    {} tensors, worst error {error:.2e} of {:.0e} ({})",
+                    self.rows.len(),
+                    row.tolerance,
+                    row.name
+                )
+            }
+            _ => write!(f, "    {} tensors", self.rows.len()),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Runs every golden case, `NAME.json` beside `NAME.safetensors`, found in `tests/fixtures/golden` and in
+//! `$TASR_GOLDEN_DIR`, on `$TASR_GOLDEN_DEVICE` (default cpu), and prints each case's worst tensor.
+//!
+//! `cargo test --release --test golden [-- FILTER...]`
+
+mod case;
+mod compare;
+mod networks;
+mod pipeline;
+mod tokens;
+mod units;
+
+use std::process::ExitCode;
+
+use case::Case;
+use compare::Comparison;
+use tasr::error::{Error, Result};
+
+/// How a case ended.
+enum Outcome {
+    Compared(Comparison),
+    /// The kind belongs to a part of the system that is not built.
+    NotBuilt,
+}
+
+fn run(case: &Case) -> Result<Outcome> {
+    match case.kind() {
+        "networks" => networks::run(case).map(Outcome::Compared),
+        "pipeline" => pipeline::run(case).map(Outcome::Compared),
+        "units" => units::run(case).map(Outcome::Compared),
+        "train" | "cleaner" | "metrics" => Ok(Outcome::NotBuilt),
+        other => Err(Error::input(format!("unknown kind '{other}'")).at(case.name())),
+    }
+}
+
+fn main() -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let cases = match case::find(&filters) {
+        Ok(cases) => cases,
+        Err(error) => {
+            eprintln!("golden: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut passed, mut failed, mut not_built) = (0, 0, 0);
+    for case in &cases {
+        let start = std::time::Instant::now();
+        let outcome = run(case);
+        let seconds = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(Outcome::Compared(comparison)) => {
+                let verdict = if comparison.passed() { "ok" } else { "FAILED" };
+                println!("golden {} ({}, {seconds:.1} s) ... {verdict}", case.name(), case.kind());
+                println!("{comparison}");
+                if comparison.passed() { passed += 1 } else { failed += 1 }
+            }
+            Ok(Outcome::NotBuilt) => {
+                println!(
+                    "golden {} ({}) ... NOT BUILT: this engine has no '{}' yet",
+                    case.name(),
+                    case.kind(),
+                    case.kind()
+                );
+                not_built += 1;
+            }
+            Err(error) => {
+                println!("golden {} ({}) ... FAILED\n    {error}", case.name(), case.kind());
+                failed += 1;
+            }
+        }
+    }
+    let verdict = if failed == 0 && passed > 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {failed} failed; {not_built} ignored; 0 measured; 0 filtered out"
+    );
+    if verdict == "ok" || cases.is_empty() && !filters.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

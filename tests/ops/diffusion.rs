@@ -1,0 +1,80 @@
+//! Guidance, the DDPM step, the posterior.
+
+use tasr::ops::diffusion::{StepCoefficients, ddpm_step, guide, posterior};
+
+use crate::support::oracle::pointwise as oracle;
+use crate::support::{Array, Random, Trial, run};
+
+#[test]
+fn guidance_of_pairs() {
+    let mut random = Random::new(61);
+    for (shape, cfg) in
+        [([2, 1, 1, 1], 4.5f32), ([6, 9, 7, 4], 4.5), ([2, 8, 8, 4], 1.0), ([4, 3, 5, 4], 0.0)]
+    {
+        let trial = Trial::new(format!("guide {shape:?} by {cfg}"), vec![random.array(&shape)], 2);
+        run(
+            &trial.magnified(f64::from(cfg)),
+            |cx, inputs| Ok(vec![guide(cx, &inputs[0], cfg)?]),
+            |inputs| vec![oracle::guide(&inputs[0], f64::from(cfg))],
+        );
+    }
+}
+
+#[test]
+fn steps_follow_the_chain() {
+    let mut random = Random::new(62);
+    let steps = [
+        // early: x0 is far from x, its parts nearly cancel
+        StepCoefficients {
+            x0_from_x: 14.6,
+            x0_from_noise: 14.56,
+            mean_from_x0: 0.04,
+            mean_from_x: 0.75,
+            deviation: 0.65,
+        },
+        StepCoefficients {
+            x0_from_x: 1.0004,
+            x0_from_noise: 0.0292,
+            mean_from_x0: 1.0,
+            mean_from_x: 0.0,
+            deviation: 0.0,
+        },
+    ];
+    for step in steps {
+        for shape in [[1, 1, 1, 4], [3, 7, 9, 4], [2, 64, 64, 4]] {
+            let inputs = (0..3).map(|_| random.array(&shape).plain()).collect();
+            run(
+                &Trial::new(format!("ddpm_step {shape:?} {step:?}"), inputs, 4),
+                |cx, inputs| Ok(vec![ddpm_step(cx, &inputs[0], &inputs[1], &inputs[2], &step)?]),
+                |inputs| {
+                    let c = |v: f32| f64::from(v);
+                    let [x, eps, noise] = inputs else { unreachable!() };
+                    let x0 = oracle::combine(&[(c(step.x0_from_x), x), (-c(step.x0_from_noise), eps)], 0.0);
+                    let terms =
+                        [(c(step.mean_from_x0), &x0), (c(step.mean_from_x), x), (c(step.deviation), noise)];
+                    vec![oracle::combine(&terms, 0.0)]
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn posterior_is_the_mode_or_a_sample() {
+    let mut random = Random::new(63);
+    for shape @ [n, h, w, both] in [[1, 1, 1, 2], [2, 5, 3, 8], [1, 33, 40, 8]] {
+        // Log variances beyond the clamp on both sides.
+        let moments = random.array(&shape);
+        let moments = Array::build(&shape, |p| moments.at(p) * if p[3] < both / 2 { 1.0 } else { 15.0 });
+        let noise = random.array(&[n, h, w, both / 2]);
+        for sampled in [false, true] {
+            let inputs = if sampled { vec![moments.clone(), noise.clone()] } else { vec![moments.clone()] };
+            let inputs = inputs.into_iter().map(Array::plain).collect();
+            run(
+                &Trial::new(format!("posterior {shape:?}, sampled {sampled}"), inputs, 2),
+                |cx, inputs| Ok(vec![posterior(cx, &inputs[0], inputs.get(1), 0.18215)?]),
+                |inputs| vec![oracle::posterior(&inputs[0], inputs.get(1), f64::from(0.18215f32))],
+            );
+        }
+    }
+}

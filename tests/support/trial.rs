@@ -1,0 +1,166 @@
+//! A trial of an op: the same inputs on the device under test, on the planning device and in the oracle.
+
+use std::sync::OnceLock;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tasr::autograd::Cx;
+use tasr::device::Device;
+use tasr::error::Result;
+use tasr::ops::elementwise::cast;
+use tasr::tensor::{DType, Tensor};
+
+use super::array::{Stored, shape};
+use super::{Array, Tolerance, compare};
+
+/// What is tried, and how exact it has to be.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    name: String,
+    inputs: Vec<Array>,
+    /// products in the longest sum
+    terms: usize,
+    /// how much the computation magnifies the rounding of its inputs
+    magnification: f64,
+}
+
+impl Trial {
+    pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
+        Trial { name: name.into(), inputs, terms, magnification: 1.0 }
+    }
+
+    pub fn magnified(self, magnification: f64) -> Self {
+        Trial { magnification, ..self }
+    }
+}
+
+/// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
+fn targets() -> (String, Vec<DType>) {
+    let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let dtypes = if device == "cpu" { vec![DType::F32] } else { vec![DType::F32, DType::F16, DType::BF16] };
+    (device, dtypes)
+}
+
+fn upload(cx: &Cx, inputs: &[Array]) -> Result<Vec<Tensor>> {
+    let one = |input: &Array| {
+        let tensor = Tensor::from_f32(cx.device(), &input.to_f32(), shape(&input.shape))?;
+        if input.stored == Stored::Plain { Ok(tensor) } else { cast(cx, &tensor, cx.dtype()) }
+    };
+    inputs.iter().map(one).collect()
+}
+
+/// Shape and values of a result.
+type Found = (Vec<usize>, Vec<f32>);
+
+fn download(results: &[Tensor]) -> Result<Vec<Found>> {
+    results.iter().map(|result| Ok((result.shape().to_vec(), result.to_f32()?))).collect()
+}
+
+fn pool(threads: usize) -> &'static ThreadPool {
+    static POOLS: [OnceLock<ThreadPool>; 2] = [OnceLock::new(), OnceLock::new()];
+    POOLS[usize::from(threads > 1)]
+        .get_or_init(|| ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool"))
+}
+
+const SENTINEL: f32 = 12_345.678;
+
+/// Memory laid out so that the arena's best fit puts each result between two sentinels, into NaNs.
+struct Guards(Vec<Tensor>);
+
+impl Guards {
+    /// `reserved` bytes is what the op takes in all.
+    fn around(device: &Device, results: &[Found], reserved: usize) -> Result<Self> {
+        let filled = |value: f32, count: usize| Tensor::from_f32(device, &vec![value; count], [count]);
+        let mut guards = vec![filled(SENTINEL, 64)?];
+        let mut holes = Vec::new();
+        for (shape, _) in results {
+            holes.push(filled(f32::NAN, shape.iter().product())?);
+            guards.push(filled(SENTINEL, 64)?);
+        }
+        // What else the op takes is NaN as well: nothing may count on memory that it did not write.
+        holes.push(filled(f32::NAN, reserved / 4)?);
+        Ok(Guards(guards))
+    }
+
+    fn intact(&self) -> Result<bool> {
+        for guard in &self.0 {
+            if guard.to_f32()?.iter().any(|&v| v != SENTINEL) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Runs `op` and compares with `oracle`.
+///
+/// Checked are: shapes and memory of the planning device, values against the oracle, sentinels around the
+/// results, inputs that stay as they are, and on the CPU the same bits with one and with three threads.
+///
+/// # Panics
+/// A check failed: the text names the trial.
+pub fn run(
+    trial: &Trial,
+    op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
+    oracle: impl Fn(&[Array]) -> Vec<Array>,
+) {
+    let (name, dtypes) = targets();
+    for dtype in dtypes {
+        let label = format!("{} on {name} in {}", trial.name, dtype.name());
+        if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
+            panic!("{label}: {error}");
+        }
+    }
+}
+
+fn run_on(
+    trial: &Trial,
+    label: &str,
+    device: &str,
+    dtype: DType,
+    op: &(impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync),
+    oracle: &impl Fn(&[Array]) -> Vec<Array>,
+) -> Result<()> {
+    let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
+    // A fresh device each time, so that its peak is this run's.
+    let plain = || -> Result<(Vec<Found>, usize)> {
+        let cx = Cx::new(Device::open(device)?, dtype)?;
+        let tensors = upload(&cx, &inputs)?;
+        let found = download(&op(&cx, &tensors)?)?;
+        Ok((found, cx.device().peak()))
+    };
+    let (found, peak) = pool(1).install(plain)?;
+    let (again, _) = pool(3).install(plain)?;
+    for (one, three) in found.iter().zip(&again) {
+        let differs = one.1.iter().zip(&three.1).position(|(a, b)| a.to_bits() != b.to_bits());
+        assert_eq!(differs, None, "{label}: element differs between one and three threads");
+    }
+
+    let real = Cx::new(Device::open(device)?, dtype)?;
+    let plan = Cx::new(Device::plan(real.device().target()), dtype)?;
+    let planned = download(&op(&plan, &upload(&plan, &inputs)?)?)?;
+    assert_eq!(
+        planned.iter().map(|result| &result.0).collect::<Vec<_>>(),
+        found.iter().map(|result| &result.0).collect::<Vec<_>>(),
+        "{label}: the plan has other shapes"
+    );
+    let reserved = plan.device().peak();
+    assert!(reserved >= peak, "{label}: the plan reserves {reserved} bytes, the run took {peak}");
+
+    let tensors = upload(&real, &inputs)?;
+    let guards = Guards::around(real.device(), &found, reserved)?;
+    let guarded = download(&op(&real, &tensors)?)?;
+    assert!(guards.intact()?, "{label}: a result's neighbour was overwritten");
+    for (tensor, input) in tensors.iter().zip(&inputs) {
+        assert_eq!(tensor.to_f32()?, input.to_f32(), "{label}: an input was overwritten");
+    }
+
+    let expected = oracle(&inputs);
+    assert_eq!(guarded.len(), expected.len(), "{label}: number of results");
+    let tolerance = Tolerance::new(dtype, trial.terms).magnified(trial.magnification);
+    for (i, ((shape, values), expected)) in guarded.iter().zip(&expected).enumerate() {
+        if let Err(text) = compare(shape, values, expected, tolerance) {
+            panic!("{label}: result {i}: {text}");
+        }
+    }
+    Ok(())
+}
