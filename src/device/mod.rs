@@ -1,19 +1,19 @@
 //! Devices: where tensors live and work is done.
 //!
-//! `cpu` needs nothing; `cuda` is the product; `plan` computes nothing and counts memory.
+//! `cpu` needs nothing; `gpu` is CUDA, the product, or its emulator; `plan` computes nothing and counts memory.
 //! Only this module touches `cudarc`.
 
 pub mod arena;
 pub mod cpu;
-pub mod cuda;
+pub mod gpu;
 pub mod plan;
 mod storage;
 
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use arena::Span;
 pub use cpu::Cpu;
+pub use gpu::Gpu;
 pub use plan::Plan;
 pub use storage::{Bytes, Storage};
 
@@ -21,12 +21,15 @@ pub use storage::{Bytes, Storage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Cpu,
+    /// CUDA or the emulator.
+    Gpu,
 }
 
 /// A handle to a device; cloning it is cheap.
 #[derive(Clone, Debug)]
 pub enum Device {
     Cpu(Arc<Cpu>),
+    Gpu(Arc<Gpu>),
     Plan(Arc<Plan>),
 }
 
@@ -50,44 +53,42 @@ impl Device {
         Device::Plan(Arc::new(Plan::new(target)))
     }
 
-    /// Opens what `--device` names: `auto`, `cpu`, `cuda`, `cuda:N`.
+    /// Opens what `--device` names: `auto`, `cpu`, `cuda`, `cuda:N`, `emulator`.
     ///
     /// # Errors
     /// The name is unknown, or the device is not there.
     pub fn open(name: &str) -> Result<Self> {
         match name {
             "auto" | "cpu" => Ok(Self::cpu()),
-            "emulator" => Err(Error::device("this build has no emulator")
-                .at("--device emulator")
-                .fix("use --device cpu")),
+            "emulator" => Self::open_emulator(),
             _ => match name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
                 Some(ordinal) if ordinal.is_empty() || ordinal.parse::<usize>().is_ok() => {
-                    Self::open_cuda(ordinal)
+                    gpu::cuda::open(ordinal.parse().unwrap_or(0))
                 }
                 _ => Err(Error::usage(format!("unknown device '{name}'"))
                     .at("--device")
-                    .fix("give auto, cpu, cuda or cuda:N")),
+                    .fix("give auto, cpu, cuda, cuda:N or emulator")),
             },
         }
     }
 
-    fn open_cuda(ordinal: &str) -> Result<Self> {
-        let gpus = cuda::list()?;
-        let ordinal = ordinal.parse().unwrap_or(0);
-        let gpu = gpus.get(ordinal).ok_or_else(|| {
-            Error::device(format!("there is no GPU {ordinal}, the driver sees {}", gpus.len()))
-                .at("--device")
-                .fix(format!("give cuda:0 to cuda:{}", gpus.len() - 1))
-        })?;
-        Err(Error::device(format!("{} is there, but this build carries no CUDA kernels", gpu.name))
-            .at("--device cuda")
-            .fix("use --device cpu"))
+    #[cfg(feature = "emulator")]
+    fn open_emulator() -> Result<Self> {
+        Ok(gpu::emulator::open(gpu::emulator::Options::default()))
+    }
+
+    #[cfg(not(feature = "emulator"))]
+    fn open_emulator() -> Result<Self> {
+        Err(Error::device("this build has no emulator")
+            .at("--device emulator")
+            .fix("build it with --features emulator, or use --device cpu"))
     }
 
     /// The kind of device whose plans apply.
     pub fn target(&self) -> Target {
         match self {
             Device::Cpu(_) => Target::Cpu,
+            Device::Gpu(_) => Target::Gpu,
             Device::Plan(plan) => plan.target(),
         }
     }
@@ -106,14 +107,17 @@ impl Device {
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         match self {
             Device::Cpu(cpu) => cpu.reserve(bytes),
+            Device::Gpu(gpu) => gpu.reserve(bytes),
             Device::Plan(_) => Ok(()),
         }
     }
 
     /// Gives activation memory that is not in use back to the system.
     pub fn trim(&self) {
-        if let Device::Cpu(cpu) = self {
-            cpu.trim();
+        match self {
+            Device::Cpu(cpu) => cpu.trim(),
+            Device::Gpu(gpu) => gpu.trim(),
+            Device::Plan(_) => {}
         }
     }
 
@@ -121,14 +125,8 @@ impl Device {
     pub fn peak(&self) -> usize {
         match self {
             Device::Cpu(cpu) => cpu.peak(),
+            Device::Gpu(gpu) => gpu.peak(),
             Device::Plan(plan) => plan.activation_bytes(),
-        }
-    }
-
-    fn free(&self, span: Span) {
-        match self {
-            Device::Cpu(cpu) => cpu.free(span),
-            Device::Plan(plan) => plan.free(span),
         }
     }
 }

@@ -24,6 +24,12 @@ enum Memory {
         bytes: Bytes,
         offset: usize,
     },
+    /// Device memory inside a slab of one of the GPU's pools.
+    Gpu {
+        span: Span,
+        address: u64,
+        purpose: Purpose,
+    },
     /// Counted only.
     PlannedSpan(Span),
     PlannedWeight,
@@ -50,6 +56,10 @@ impl Storage {
                 Memory::HostSpan { span, pointer }
             }
             (Device::Cpu(_), Purpose::Weight) => Memory::Host(HostBytes::new(bytes)?),
+            (Device::Gpu(gpu), purpose) => {
+                let (span, address) = gpu.allocate(bytes, purpose)?;
+                Memory::Gpu { span, address, purpose }
+            }
             (Device::Plan(plan), Purpose::Activation) => Memory::PlannedSpan(plan.allocate(bytes)),
             (Device::Plan(plan), Purpose::Weight) => {
                 plan.add_weights(bytes);
@@ -89,7 +99,7 @@ impl Storage {
             Memory::Mapped { bytes, offset } => {
                 return Some(&(**bytes).as_ref()[*offset..*offset + self.bytes]);
             }
-            Memory::PlannedSpan(_) | Memory::PlannedWeight => return None,
+            Memory::Gpu { .. } | Memory::PlannedSpan(_) | Memory::PlannedWeight => return None,
         };
         // SAFETY: the span or block holds at least `self.bytes` bytes, zeroed when made, and lives as
         // long as `self`.
@@ -101,17 +111,105 @@ impl Storage {
         let pointer = match &self.memory {
             Memory::HostSpan { pointer, .. } => *pointer,
             Memory::Host(bytes) => bytes.pointer(),
-            Memory::Mapped { .. } | Memory::PlannedSpan(_) | Memory::PlannedWeight => return None,
+            Memory::Mapped { .. } | Memory::Gpu { .. } | Memory::PlannedSpan(_) | Memory::PlannedWeight => {
+                return None;
+            }
         };
         // SAFETY: as in `host`; `&mut self` makes this the only access.
         Some(unsafe { std::slice::from_raw_parts_mut(pointer, self.bytes) })
     }
 }
 
+impl Storage {
+    /// The device address of the first byte, when the bytes lie on a GPU.
+    pub fn address(&self) -> Option<u64> {
+        match self.memory {
+            Memory::Gpu { address, .. } => Some(address),
+            _ => None,
+        }
+    }
+
+    /// Copies bytes from `start` on to the host, wherever they lie.
+    pub fn read(&self, start: usize, to: &mut [u8]) -> Result<()> {
+        let end = self.range(start, to.len())?;
+        match (&self.device, self.address(), self.host()) {
+            (_, _, Some(host)) => to.copy_from_slice(&host[start..end]),
+            // SAFETY: the range was checked against the allocation, which lives as long as `self`.
+            (Device::Gpu(gpu), Some(address), _) => unsafe {
+                gpu.driver().download(address + start as u64, to)?
+            },
+            _ => to.fill(0),
+        }
+        Ok(())
+    }
+
+    /// Copies `from` to the bytes from `start` on, wherever they lie.
+    pub fn write(&mut self, start: usize, from: &[u8]) -> Result<()> {
+        let end = self.range(start, from.len())?;
+        match (&self.device, self.address()) {
+            // SAFETY: the range was checked against the allocation; `&mut self` makes this the only access.
+            (Device::Gpu(gpu), Some(address)) => unsafe { gpu.driver().upload(address + start as u64, from) },
+            (Device::Plan(_), _) => Ok(()),
+            _ => {
+                let host =
+                    self.host_mut().ok_or_else(|| Error::internal("mapped memory cannot be written"))?;
+                host[start..end].copy_from_slice(from);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets every byte to zero.
+    pub fn clear(&mut self) -> Result<()> {
+        match (&self.device, self.address()) {
+            // SAFETY: the whole allocation; `&mut self` makes this the only access.
+            (Device::Gpu(gpu), Some(address)) => unsafe { gpu.driver().clear(address, self.bytes) },
+            (Device::Plan(_), _) => Ok(()),
+            _ => {
+                let host =
+                    self.host_mut().ok_or_else(|| Error::internal("mapped memory cannot be written"))?;
+                host.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies `bytes` from `source` (at `from`) to `start`, both on one GPU.
+    pub fn copy_on_device(
+        &mut self,
+        start: usize,
+        source: &Storage,
+        from: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        self.range(start, bytes)?;
+        source.range(from, bytes)?;
+        match (&self.device, self.address(), source.address()) {
+            (Device::Gpu(gpu), Some(to), Some(own)) => {
+                // SAFETY: both ranges were checked; `&mut self` and `&source` cannot be one allocation.
+                unsafe { gpu.driver().copy(to + start as u64, own + from as u64, bytes) }
+            }
+            _ => Err(Error::internal("a device copy of memory that is not on the device")),
+        }
+    }
+
+    /// `start + length` after checking that the range exists.
+    fn range(&self, start: usize, length: usize) -> Result<usize> {
+        match start.checked_add(length) {
+            Some(end) if end <= self.bytes => Ok(end),
+            _ => Err(Error::internal(format!("bytes {start}..+{length} of {}", self.bytes))),
+        }
+    }
+}
+
 impl Drop for Storage {
     fn drop(&mut self) {
         match (&self.device, &self.memory) {
-            (device, Memory::HostSpan { span, .. } | Memory::PlannedSpan(span)) => device.free(*span),
+            (Device::Cpu(cpu), Memory::HostSpan { span, .. }) => cpu.free(*span),
+            (Device::Gpu(gpu), Memory::Gpu { span, address, purpose }) => {
+                gpu.free(*span, *address, self.bytes, *purpose);
+            }
+            (Device::Plan(plan), Memory::PlannedSpan(span)) => plan.free(*span),
             (Device::Plan(plan), Memory::PlannedWeight) => plan.drop_weights(self.bytes),
             _ => {}
         }
@@ -124,6 +222,7 @@ impl fmt::Debug for Storage {
             Memory::HostSpan { .. } => "host span",
             Memory::Host(_) => "host",
             Memory::Mapped { .. } => "mapped",
+            Memory::Gpu { .. } => "gpu",
             Memory::PlannedSpan(_) | Memory::PlannedWeight => "planned",
         };
         write!(f, "Storage({kind}, {} bytes)", self.bytes)

@@ -1,11 +1,12 @@
 //! The fused operations that networks are made of. One folder an op: `mod.rs` holds the contract (shapes,
-//! formula, checks), `cpu.rs` the CPU side.
+//! formula, checks), `cpu.rs` the CPU side, `cuda.rs` the launches of its kernels, which `plan.rs` sizes.
 //!
 //! Images are [N, H, W, C], token matrices [N, L, C]. Concatenation along C is a list of [`Segments`] that
 //! ops read in place.
 
 mod activation;
 mod epilogue;
+mod gpu;
 mod host;
 mod segments;
 

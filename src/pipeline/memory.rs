@@ -53,6 +53,6 @@ pub fn estimate(
         Device::Plan(plan) => {
             Ok(Estimate { weights: plan.weight_bytes(), activations: plan.activation_bytes() })
         }
-        Device::Cpu(_) => Err(Error::internal("a plan needs the planning device")),
+        Device::Cpu(_) | Device::Gpu(_) => Err(Error::internal("a plan needs the planning device")),
     }
 }

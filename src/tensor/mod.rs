@@ -44,22 +44,24 @@ impl Tensor {
 
     /// Copies `values` (row-major) to activation memory of `device` as f32. A planning device takes none.
     pub fn from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
-        Self::upload(device, values, shape.into(), Purpose::Activation)
+        Self::from_f32_as(device, values, shape, DType::F32, Purpose::Activation)
     }
 
     /// As [`Tensor::from_f32`], in memory that lives as long as a model.
     pub fn weight_from_f32(device: &Device, values: &[f32], shape: impl Into<Shape>) -> Result<Self> {
-        Self::upload(device, values, shape.into(), Purpose::Weight)
+        Self::from_f32_as(device, values, shape, DType::F32, Purpose::Weight)
     }
 
-    fn upload(device: &Device, values: &[f32], shape: Shape, purpose: Purpose) -> Result<Self> {
-        let mut made = TensorMut::allocate(device, shape, DType::F32, purpose)?;
-        if !device.is_plan() {
-            if values.len() != shape.count() {
-                return Err(Error::internal(format!("{} values cannot fill {shape}", values.len())));
-            }
-            made.host_mut::<f32>()?.copy_from_slice(values);
-        }
+    /// Copies `values` (row-major) to `device`, rounded to `dtype`. A planning device takes none.
+    pub fn from_f32_as(
+        device: &Device,
+        values: &[f32],
+        shape: impl Into<Shape>,
+        dtype: DType,
+        purpose: Purpose,
+    ) -> Result<Self> {
+        let mut made = TensorMut::allocate(device, shape, dtype, purpose)?;
+        made.write_f32(values)?;
         Ok(made.freeze())
     }
 
@@ -106,11 +108,28 @@ impl Tensor {
         if self.device().is_plan() {
             return Ok(vec![0.0; self.shape.count()]);
         }
+        let count = self.shape.count();
+        fn read<T: Element>(tensor: &Tensor, count: usize) -> Result<Vec<T>> {
+            let mut values = vec![T::zeroed(); count];
+            let start = tensor.offset * T::DTYPE.size();
+            tensor.storage.read(start, bytemuck::cast_slice_mut(&mut values))?;
+            Ok(values)
+        }
         Ok(match self.dtype {
-            DType::F32 => self.host::<f32>()?.to_vec(),
-            DType::F16 => self.host::<half::f16>()?.iter().map(|v| v.to_f32()).collect(),
-            DType::BF16 => self.host::<half::bf16>()?.iter().map(|v| v.to_f32()).collect(),
+            DType::F32 => read(self, count)?,
+            DType::F16 => read::<half::f16>(self, count)?.iter().map(|v| v.to_f32()).collect(),
+            DType::BF16 => read::<half::bf16>(self, count)?.iter().map(|v| v.to_f32()).collect(),
         })
+    }
+
+    /// The device address of the first element, for a kernel's params.
+    ///
+    /// # Errors
+    /// The tensor is not on a GPU.
+    pub fn address(&self) -> Result<u64> {
+        let start =
+            self.storage.address().ok_or_else(|| Error::internal("tensor is not in device memory"))?;
+        Ok(start + (self.offset * self.dtype.size()) as u64)
     }
 
     /// The same elements under another shape.
@@ -190,6 +209,54 @@ impl TensorMut {
         let bytes = self.storage.host_mut().ok_or_else(|| Error::internal("tensor is not in host memory"))?;
         bytemuck::try_cast_slice_mut(&mut bytes[..count])
             .map_err(|_| Error::internal("tensor is not aligned"))
+    }
+
+    /// The device address of the first element, for a kernel's params.
+    ///
+    /// # Errors
+    /// The tensor is not on a GPU.
+    pub fn address(&mut self) -> Result<u64> {
+        self.storage.address().ok_or_else(|| Error::internal("tensor is not in device memory"))
+    }
+
+    /// Writes all elements from f32 on the host, rounded to the tensor's type; nothing on a plan device.
+    pub fn write_f32(&mut self, values: &[f32]) -> Result<()> {
+        if self.storage.device().is_plan() {
+            return Ok(());
+        }
+        if values.len() != self.shape.count() {
+            return Err(Error::internal(format!("{} values cannot fill {}", values.len(), self.shape)));
+        }
+        match self.dtype {
+            DType::F32 => self.storage.write(0, bytemuck::cast_slice(values)),
+            DType::F16 => {
+                let narrow: Vec<_> = values.iter().map(|v| half::f16::from_f32(*v)).collect();
+                self.storage.write(0, bytemuck::cast_slice(&narrow))
+            }
+            DType::BF16 => {
+                let narrow: Vec<_> = values.iter().map(|v| half::bf16::from_f32(*v)).collect();
+                self.storage.write(0, bytemuck::cast_slice(&narrow))
+            }
+        }
+    }
+
+    /// Sets every element to zero.
+    pub fn clear(&mut self) -> Result<()> {
+        self.storage.clear()
+    }
+
+    /// Copies all of `source` to the elements from `start` on, both on one GPU and of one type.
+    pub fn copy_on_device(&mut self, start: usize, source: &Tensor) -> Result<()> {
+        if source.dtype != self.dtype {
+            return Err(Error::internal(format!("{} copied to {}", source.dtype.name(), self.dtype.name())));
+        }
+        let size = self.dtype.size();
+        let (to, from) = (start * size, source.offset * size);
+        self.storage.copy_on_device(to, &source.storage, from, source.shape.count() * size)
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// Ends the writing.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::cli::memory::Memory;
-use crate::device::cuda;
+use crate::device::gpu::{GpuInfo, cuda};
 use crate::weights::space::in_units;
 
 /// All devices.
@@ -36,6 +36,8 @@ struct Gpu {
     capability: String,
     memory: u64,
     driver: String,
+    /// where its kernels come from: cubins, PTX or NVRTC
+    kernels: String,
 }
 
 impl Devices {
@@ -46,7 +48,8 @@ impl Devices {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let dotted = |(major, minor): (i32, i32)| format!("{major}.{minor}");
-        let gpu = |gpu: cuda::GpuInfo| Gpu {
+        let gpu = |gpu: GpuInfo| Gpu {
+            kernels: cuda::kernels_for(&gpu),
             device: format!("cuda:{}", gpu.ordinal),
             name: gpu.name,
             capability: dotted(gpu.capability),
@@ -130,6 +133,7 @@ impl fmt::Display for Devices {
                 gpu.capability,
                 gpu.driver
             )?;
+            writeln!(f, "  kernels: {}", gpu.kernels)?;
         }
         self.no_cuda.as_ref().map_or(Ok(()), |why| writeln!(f, "cuda: none ({why})"))
     }

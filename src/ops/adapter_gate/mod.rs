@@ -2,6 +2,7 @@
 //! weighted injection of the ControlNet residual, in one op.
 
 use super::conv2d::{Conv2d, ConvWeight, conv2d};
+use super::gpu::no_gpu_kernel;
 use super::{Cx, Epilogue};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -47,6 +48,7 @@ pub fn adapter_gate(
                 result.host_mut()?,
             );
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("adapter_gate")),
         Device::Plan(_) => {}
     }
     let inputs = [&logits, base, residual];

@@ -3,6 +3,7 @@
 mod cpu;
 
 use super::Cx;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -69,6 +70,7 @@ pub fn attention(
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
+        Device::Gpu(_) => return Err(no_gpu_kernel("attention")),
         Device::Plan(_) => {}
     }
     cx.constant("attention", &[q.tensor, k.tensor, v.tensor], result.freeze())

@@ -8,6 +8,7 @@ pub mod cpu;
 mod weight;
 mod winograd;
 
+use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
 use super::{Cx, Epilogue, Segments};
 use crate::device::Device;
@@ -128,6 +129,7 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
         Device::Plan(_) => {}
     }
     let mut inputs = conv.input.tensors();

@@ -4,6 +4,7 @@ use super::winograd;
 use crate::device::{Device, Purpose};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
+use crate::ops::gpu::no_gpu_kernel;
 use crate::tensor::{Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
@@ -66,6 +67,7 @@ impl ConvWeight {
             (Device::Cpu(_), Algorithm::Winograd) => {
                 winograd::transform_weights(values, c, o, packed.host_mut()?);
             }
+            (Device::Gpu(_), _) => return Err(no_gpu_kernel("conv2d")),
             (Device::Plan(_), _) => {}
         }
         Ok(ConvWeight { packed: packed.freeze(), algorithm, kernel: kh, inputs: c, outputs: o })

@@ -1,5 +1,7 @@
 //! The pointwise arithmetic of sampling: guidance, the DDPM step, the autoencoder's posterior.
 
+mod cuda;
+
 use super::Cx;
 use super::elementwise::combine;
 use crate::device::Device;
@@ -72,6 +74,7 @@ pub fn ddpm_step(
                 *out = step.previous(x[i], eps[i], noise[i]);
             }
         }
+        Device::Gpu(gpu) => cuda::ddpm_step(gpu, [x, eps, noise], step, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("ddpm_step", &[x, eps, noise], result.freeze())
@@ -100,6 +103,7 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
                 }
             }
         }
+        Device::Gpu(gpu) => cuda::posterior(gpu, moments, noise, scale, &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = vec![moments];

@@ -1,5 +1,8 @@
 //! Pointwise arithmetic that no other op fuses.
 
+mod cuda;
+pub mod plan;
+
 use rayon::prelude::*;
 
 use super::host::math::vectorised;
@@ -32,6 +35,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
                 });
             });
         }
+        Device::Gpu(gpu) => cuda::combine(gpu, terms, constant, &mut result)?,
         Device::Plan(_) => {}
     }
     let inputs: Vec<&Tensor> = terms.iter().map(|(_, tensor)| *tensor).collect();
@@ -51,6 +55,7 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
                 });
             });
         }
+        Device::Gpu(gpu) => cuda::pointwise(gpu, x, activation, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("pointwise", &[x], result.freeze())
@@ -66,6 +71,7 @@ pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
             let lines = result.host_mut::<f32>()?.par_chunks_exact_mut(c);
             lines.enumerate().for_each(|(index, line)| pixels.read(index, line));
         }
+        Device::Gpu(gpu) => cuda::concat(gpu, segments, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("concat", &segments.tensors(), result.freeze())
@@ -76,10 +82,13 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
+    let mut result = cx.allocate(x.shape(), dtype)?;
     match cx.device() {
-        Device::Cpu(_) => Err(Error::internal("the cpu device computes in f32 only")),
-        Device::Plan(_) => Ok(cx.allocate(x.shape(), dtype)?.freeze()),
+        Device::Cpu(_) => return Err(Error::internal("the cpu device computes in f32 only")),
+        Device::Gpu(gpu) => cuda::cast(gpu, x, &mut result)?,
+        Device::Plan(_) => {}
     }
+    cx.constant("cast", &[x], result.freeze())
 }
 
 /// Tensors one after the other along the slowest axis: [A, ...], [B, ...] -> [A + B, ...].
@@ -103,6 +112,7 @@ pub fn stack(cx: &Cx, tensors: &[&Tensor]) -> Result<Tensor> {
                 out = tail;
             }
         }
+        Device::Gpu(_) => cuda::stack(tensors, &mut result)?,
         Device::Plan(_) => {}
     }
     let stacked = cx.constant("stack", tensors, result.freeze())?;

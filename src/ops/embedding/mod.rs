@@ -1,6 +1,7 @@
 //! Looking things up: token embeddings and the sinusoidal embedding of timesteps.
 
 use super::Cx;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -31,6 +32,7 @@ pub fn embed_tokens(cx: &Cx, tokens: &[&[u32]], table: &Tensor, positions: &Tens
                 }
             }
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("embed_tokens")),
         Device::Plan(_) => {}
     }
     cx.constant("embed_tokens", &[table, positions], result.freeze())

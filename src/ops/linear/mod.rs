@@ -1,9 +1,11 @@
 //! Linear layers with a fused epilogue, and the gated GELU of the transformers' feed-forward.
 
 mod cpu;
+mod cuda;
+pub mod plan;
 
 use super::{Cx, Epilogue};
-use crate::device::{Device, Purpose};
+use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorMut};
 
@@ -16,11 +18,19 @@ pub struct LinearWeight {
 }
 
 impl LinearWeight {
-    /// Packs `values`, [O, K] as checkpoints have them, for `cx`'s device. On the CPU: [K, O].
+    /// Packs `values`, [O, K] as checkpoints have them, for `cx`'s device. On the CPU: [K, O], on a GPU
+    /// as they are.
     pub fn pack(cx: &Cx, values: &[f32], [outputs, inputs]: [usize; 2]) -> Result<Self> {
+        if values.len() != inputs * outputs {
+            return Err(Error::internal(format!(
+                "{} values for weights [{outputs}, {inputs}]",
+                values.len()
+            )));
+        }
         let mut packed = TensorMut::allocate(cx.device(), [inputs, outputs], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
             Device::Cpu(_) => super::host::matmul::transpose(values, outputs, inputs, packed.host_mut()?),
+            Device::Gpu(_) => packed.write_f32(values)?,
             Device::Plan(_) => {}
         }
         Ok(LinearWeight { packed: packed.freeze(), inputs, outputs })
@@ -49,6 +59,7 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     epilogue.check(result.shape())?;
     match cx.device() {
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
+        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = vec![x, &weight.packed];
@@ -63,9 +74,14 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
         return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
     }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;
-    let mut scratch = cx.allocate([cpu::geglu_scratch(x.shape().rows(), weight.outputs)], DType::F32)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => cpu::geglu_scratch(x.shape().rows(), weight.outputs),
+        Target::Gpu => 0,
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
+        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, &Epilogue::bias(Some(bias)), true, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("linear_geglu", &[x, &weight.packed, bias], result.freeze())

@@ -7,6 +7,7 @@
 mod cpu;
 
 use super::Cx;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -28,6 +29,7 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
             cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
             cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic")),
         Device::Plan(_) => {}
     }
     cx.constant("resize_bicubic", &[image], result.freeze())

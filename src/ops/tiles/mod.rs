@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::Cx;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorMut};
@@ -50,6 +51,7 @@ pub fn crop(cx: &Cx, image: &Tensor, window: Window) -> Result<Tensor> {
                 },
             );
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("crop")),
         Device::Plan(_) => {}
     }
     cx.constant("crop", &[image], result.freeze())
@@ -77,6 +79,7 @@ pub fn pad(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
                 }
             });
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("pad")),
         Device::Plan(_) => {}
     }
     cx.constant("pad", &[image], result.freeze())
@@ -101,6 +104,7 @@ impl Blend {
                 blend.sums.host_mut::<f32>()?.fill(0.0);
                 blend.weights.host_mut::<f32>()?.fill(0.0);
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("new")),
             Device::Plan(_) => {}
         }
         Ok(blend)
@@ -136,6 +140,7 @@ impl Blend {
                     place.iter_mut().zip(line).for_each(|(v, p)| *v += p);
                 }
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("add")),
             Device::Plan(_) => {}
         }
         Ok(())
@@ -156,6 +161,7 @@ impl Blend {
                     pixel.iter_mut().for_each(|v| *v /= weight);
                 }
             }
+            Device::Gpu(_) => return Err(no_gpu_kernel("finish")),
             Device::Plan(_) => {}
         }
         Ok(self.sums.freeze())

@@ -7,6 +7,7 @@ mod cpu;
 
 use super::Cx;
 use super::elementwise::combine;
+use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -22,6 +23,7 @@ fn blur(cx: &Cx, image: &Tensor, radius: usize) -> Result<Tensor> {
         Device::Cpu(_) => {
             cpu::blur(image.host()?, [n, h, w, c], radius, scratch.host_mut()?, result.host_mut()?);
         }
+        Device::Gpu(_) => return Err(no_gpu_kernel("blur")),
         Device::Plan(_) => {}
     }
     cx.constant("blur", &[image], result.freeze())
@@ -53,6 +55,7 @@ pub fn adain_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor> 
     let mut result = cx.allocate(image.shape(), DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => cpu::adain(image.host()?, reference.host()?, shape, result.host_mut()?),
+        Device::Gpu(_) => return Err(no_gpu_kernel("adain_fix")),
         Device::Plan(_) => {}
     }
     cx.constant("adain_fix", &[image, reference], result.freeze())

@@ -1,20 +1,9 @@
-//! NVIDIA GPUs through the CUDA driver, which is loaded at run time: the program starts without one.
+//! The GPUs of this machine.
 
 use cudarc::driver::{result, sys};
 
+use super::super::driver::GpuInfo;
 use crate::error::{Error, Result};
-
-/// What `tasr info --device` says of a GPU.
-#[derive(Clone, Debug)]
-pub struct GpuInfo {
-    pub ordinal: usize,
-    pub name: String,
-    /// Compute capability, for instance (9, 0).
-    pub capability: (i32, i32),
-    pub memory: usize,
-    /// The CUDA version of the driver, for instance (13, 0).
-    pub driver: (i32, i32),
-}
 
 fn no_device(why: impl std::fmt::Display) -> Error {
     Error::device(format!("no CUDA device: {why}")).at("--device cuda").fix("use --device cpu")
@@ -41,6 +30,8 @@ fn describe(ordinal: i32, version: i32) -> Result<GpuInfo> {
     use sys::CUdevice_attribute_enum::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
+        CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS,
     };
     let device = result::device::get(ordinal).map_err(no_device)?;
     // SAFETY: `device` is a handle that the driver has just given.
@@ -52,6 +43,8 @@ fn describe(ordinal: i32, version: i32) -> Result<GpuInfo> {
         // SAFETY: as above.
         memory: unsafe { result::device::total_mem(device) }.map_err(no_device)?,
         driver: (version / 1000, version % 1000 / 10),
+        multiprocessors: attribute(MULTIPROCESSORS)? as u32,
+        shared_bytes: attribute(SHARED)? as u32,
     })
 }
 

@@ -1,0 +1,54 @@
+// What a product does to its sums before it writes them: residual + scale * activation(sum + bias + per_image).
+// Mirrored by EpilogueParams in src/ops/gpu.rs.
+#pragma once
+
+#include "common/math.cuh"
+#include "common/vector.cuh"
+
+struct Epilogue {
+    const void* bias;       // [columns] or absent
+    const void* per_image;  // [images, columns] or absent
+    const void* residual;   // shaped like the result, or absent
+    unsigned rows_per_image;
+    unsigned activation;
+    float slope;
+    float scale;
+    // every address and row is a multiple of 16 bytes
+    unsigned aligned;
+    unsigned pad;
+};
+static_assert(sizeof(Epilogue) == 48, "src/ops/gpu.rs mirrors this");
+
+// Adds eight consecutive elements of a tensor that may be absent.
+template <typename T>
+__device__ __forceinline__ void add_8(float (&v)[8], const void* tensor, uint64_t first, int own, bool whole) {
+    if (!tensor) return;
+    float x[8];
+    const T* at = static_cast<const T*>(tensor) + first;
+    if (whole)
+        load_8(at, x);
+    else
+        load_some(at, x, own);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] += x[i];
+}
+
+// Finishes the sums of columns `column` to `column + 7` of `row` and writes those below `columns`.
+template <typename T>
+__device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v)[8], uint64_t row, unsigned column,
+                                         unsigned columns) {
+    if (column >= columns) return;
+    int own = columns - column < 8 ? int(columns - column) : 8;
+    bool whole = e.aligned && own == 8;
+    uint64_t first = row * columns + column;
+    add_8<T>(v, e.bias, column, own, whole);
+    if (e.per_image) add_8<T>(v, e.per_image, row / e.rows_per_image * columns + column, own, whole);
+#pragma unroll
+    for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation, e.slope) * e.scale;
+    add_8<T>(v, e.residual, first, own, whole);
+    T* to = static_cast<T*>(out) + first;
+    if (whole)
+        store_8(to, v);
+    else
+        store_some(to, v, own);
+}

@@ -1,0 +1,313 @@
+// What is known of every byte of device memory: allocated, written, and by whom last touched. The checked
+// build of the kernels is compiled with -fsanitize=thread, which puts a call before every access; the calls
+// land here instead of in a sanitizer's library.
+#include "context.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <link.h>
+#include <mutex>
+#include <sys/mman.h>
+
+namespace emulator {
+
+namespace {
+
+// Slabs of device memory. Entries are never moved, so that readers need no lock; size 0 marks a free one.
+constexpr unsigned MAX_REGIONS = 4096;
+Region regions[MAX_REGIONS];
+unsigned region_count = 0;
+std::mutex region_lock;
+
+Region* find(uintptr_t address) {
+    static thread_local Region* last = nullptr;
+    if (last && address - last->base < __atomic_load_n(&last->size, __ATOMIC_ACQUIRE)) return last;
+    unsigned count = __atomic_load_n(&region_count, __ATOMIC_ACQUIRE);
+    for (unsigned i = 0; i < count; i++) {
+        size_t size = __atomic_load_n(&regions[i].size, __ATOMIC_ACQUIRE);
+        if (size && address - regions[i].base < size) return last = &regions[i];
+    }
+    return nullptr;
+}
+
+void* pages(size_t bytes) {
+    void* made = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return made == MAP_FAILED ? nullptr : made;
+}
+
+/// True for constants of the program itself: tables that kernels read.
+bool in_program(uintptr_t address) {
+    struct Range {
+        uintptr_t low, high;
+    };
+    auto look = [](dl_phdr_info* info, size_t, void* out) {
+        Range own = {~uintptr_t(0), 0};
+        for (int i = 0; i < info->dlpi_phnum; i++) {
+            const auto& part = info->dlpi_phdr[i];
+            if (part.p_type != PT_LOAD) continue;
+            uintptr_t start = info->dlpi_addr + part.p_vaddr;
+            if (start < own.low) own.low = start;
+            if (start + part.p_memsz > own.high) own.high = start + part.p_memsz;
+        }
+        uintptr_t here = reinterpret_cast<uintptr_t>(&regions);
+        if (here < own.low || here >= own.high) return 0;
+        *static_cast<Range*>(out) = own;
+        return 1;
+    };
+    static const Range range = [look] {
+        Range found = {0, 0};
+        dl_iterate_phdr(look, &found);
+        return found;
+    }();
+    return address >= range.low && address < range.high;
+}
+
+// A record of one access: launch 13, block 20, thread 10, time 16, atomic 1, byte mask 4 bits.
+uint64_t record_of(Worker& w, bool atomic, unsigned mask) {
+    uint64_t time = w.warp[w.current->warp].now;
+    return uint64_t(w.launch->number & 0x1fff) << 51 | uint64_t(w.block_number & 0xfffff) << 31 |
+           uint64_t(w.current->thread) << 21 | (time & 0xffff) << 5 | uint64_t(atomic) << 4 | mask;
+}
+unsigned thread_of(uint64_t record) { return record >> 21 & 0x3ff; }
+bool same_block(uint64_t a, uint64_t b) { return a >> 31 == b >> 31; }
+bool same_warp(uint64_t a, uint64_t b) { return a >> 26 == b >> 26; }
+
+/// True when what `before` tells happened before what the current thread does now.
+bool ordered(Worker& w, uint64_t before, uint64_t now) {
+    if (before >> 51 != now >> 51) return true;
+    if (!same_block(before, now)) {
+        unsigned block = before >> 31 & 0xfffff;
+        return w.acquired && __atomic_load_n(&w.launch->published[block], __ATOMIC_ACQUIRE);
+    }
+    if (thread_of(before) == thread_of(now)) return true;
+    unsigned own = w.current->warp, other = thread_of(before) / WARP, time = before >> 5 & 0xffff;
+    // Times of a block that synchronises more than 65,535 times wrap; its accesses then count as ordered.
+    if (w.warp[own].now > 0xffff) return true;
+    return other == own ? time < w.warp[own].now : time <= w.warp[own].seen[other];
+}
+
+/// The other thread of a race, or null.
+const char* race(Worker& w, uint64_t (&records)[3], Access access, unsigned mask, uint64_t& culprit) {
+    bool atomic = access == Access::Atomic;
+    uint64_t now = record_of(w, atomic, mask);
+    uint64_t write = __atomic_load_n(&records[0], __ATOMIC_RELAXED);
+    if ((write & mask) && !(atomic && (write >> 4 & 1)) && !ordered(w, write, now)) {
+        culprit = write;
+        return access == Access::Read ? "reads what another thread wrote" : "writes what another thread wrote";
+    }
+    uint64_t first = __atomic_load_n(&records[1], __ATOMIC_RELAXED);
+    if (access == Access::Read) {
+        // Two readers of different warps are kept: one of them is not the next writer's warp.
+        if (first && !same_warp(first, now)) __atomic_store_n(&records[2], first, __ATOMIC_RELAXED);
+        if (first && same_warp(first, now) && ((first ^ now) & 0x1fffe0) == 0) now |= first & 15;
+        __atomic_store_n(&records[1], now, __ATOMIC_RELAXED);
+        return nullptr;
+    }
+    uint64_t second = __atomic_load_n(&records[2], __ATOMIC_RELAXED);
+    for (uint64_t read : {first, second})
+        if ((read & mask) && !ordered(w, read, now)) {
+            culprit = read;
+            return "writes what another thread read";
+        }
+    if (write && ((write ^ now) >> 4) == 0) now |= write & 15;
+    __atomic_store_n(&records[0], now, __ATOMIC_RELAXED);
+    return nullptr;
+}
+
+const char* verb(Access access) {
+    return access == Access::Read ? "reads" : access == Access::Write ? "writes" : "updates";
+}
+
+void touch_region(Region& region, const char* kind, uintptr_t address, size_t bytes, Access access, Site site,
+                  const void* from) {
+    Worker& w = *worker;
+    size_t start = address - region.base, end = start + bytes;
+    for (size_t granule = start / 4; granule * 4 < end; granule++) {
+        unsigned low = granule * 4 < start ? start - granule * 4 : 0;
+        unsigned high = granule * 4 + 4 > end ? end - granule * 4 : 4;
+        unsigned mask = (1u << high) - (1u << low);
+        unsigned state = granule * 4 < region.size ? __atomic_load_n(&region.state[granule], __ATOMIC_RELAXED) : 0;
+        if ((state & mask) != mask)
+            fail_from(from, site, "out of bounds: %s %zu bytes of %s memory at offset %zu", verb(access), bytes,
+                      kind, start);
+        if (access != Access::Write && ((state >> 4) & mask) != mask)
+            fail_from(from, site, "unwritten memory: %s %zu bytes of %s memory at offset %zu that nothing wrote",
+                      verb(access), bytes, kind, start);
+        if (access != Access::Read && ((state >> 4) & mask) != mask)
+            __atomic_fetch_or(&region.state[granule], static_cast<unsigned char>(mask << 4), __ATOMIC_RELAXED);
+        uint64_t culprit = 0;
+        if (const char* what = race(w, region.records[granule], access, mask, culprit))
+            fail_from(from, site, "race: %s with no barrier between (thread %u of block %u), %s memory at offset %zu",
+                      what, thread_of(culprit), unsigned(culprit >> 31 & 0xfffff), kind, start);
+    }
+}
+
+}  // namespace
+
+void touch(uintptr_t address, size_t bytes, Access access, Site site, const void* from) {
+    Worker& w = *worker;
+    Fiber& fiber = *w.current;
+    if (address - reinterpret_cast<uintptr_t>(fiber.stack) < STACK) return;
+    if (address - w.shared_region.base < MAX_SHARED)
+        return touch_region(w.shared_region, "shared", address, bytes, access, site, from);
+    if (Region* region = find(address)) return touch_region(*region, "global", address, bytes, access, site, from);
+    if (address >= w.params && address + bytes <= w.params + w.params_bytes && access == Access::Read) return;
+    if (access == Access::Read && in_program(address)) return;
+    fail_from(from, site, "out of bounds: %s %zu bytes at %#zx, which no allocation holds", verb(access), bytes,
+              size_t(address));
+}
+
+void check(const void* address, size_t bytes, Access access, size_t alignment, Site site) {
+    uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    if (at % alignment)
+        fail(site, "misaligned: %s %zu bytes at an address that is no multiple of %zu", verb(access), bytes,
+             alignment);
+    if (worker->checked) touch(at, bytes, access, site, nullptr);
+}
+
+void unwrite(uintptr_t address, size_t bytes) {
+    Region& region = worker->shared_region;
+    for (size_t i = 0; i < bytes; i++) {
+        size_t at = address - region.base + i;
+        region.state[at / 4] &= ~(0x10u << at % 4);
+    }
+}
+
+// --- asynchronous copies -------------------------------------------------------------------------------
+
+void copy_async(void* shared, const void* global, unsigned bytes, unsigned valid, Site site) {
+    uintptr_t to = reinterpret_cast<uintptr_t>(shared);
+    Worker& w = *worker;
+    if (to - w.shared_region.base >= MAX_SHARED) fail(site, "cp.async: the destination is not shared memory");
+    if (to % bytes || (valid && reinterpret_cast<uintptr_t>(global) % bytes))
+        fail(site, "misaligned: cp.async of %u bytes", bytes);
+    if (valid > bytes) fail(site, "cp.async: %u valid bytes of %u", valid, bytes);
+    if (!w.checked) {
+        memcpy(shared, global, valid);
+        memset(static_cast<char*>(shared) + valid, 0, bytes - valid);
+        return;
+    }
+    if (valid) touch(reinterpret_cast<uintptr_t>(global), valid, Access::Read, site, nullptr);
+    touch(to, bytes, Access::Write, site, nullptr);
+    unwrite(to, bytes);
+    Copy copy{shared, bytes, w.current->group, {}, site};
+    memcpy(copy.data, global, valid);
+    w.current->copies.push_back(copy);
+}
+
+void copy_async_commit() { worker->current->group++; }
+
+void copy_async_wait(unsigned groups_left) {
+    Fiber& fiber = *worker->current;
+    size_t kept = 0;
+    for (size_t i = 0; i < fiber.copies.size(); i++) {
+        Copy& copy = fiber.copies[i];
+        if (copy.group + groups_left >= fiber.group) {
+            fiber.copies[kept++] = copy;
+            continue;
+        }
+        touch(reinterpret_cast<uintptr_t>(copy.to), copy.bytes, Access::Write, copy.site, nullptr);
+        memcpy(copy.to, copy.data, copy.bytes);
+    }
+    fiber.copies.resize(kept);
+}
+
+}  // namespace emulator
+
+// --- called by the driver ------------------------------------------------------------------------------
+
+using namespace emulator;
+
+/// Registers a slab. Returns 0 when its shadow cannot be had.
+extern "C" int tasr_emulator_add(uintptr_t base, size_t size) {
+    std::lock_guard<std::mutex> guard(region_lock);
+    size_t granules = size / 4;
+    auto state = static_cast<unsigned char*>(pages(granules));
+    auto records = static_cast<uint64_t(*)[3]>(pages(granules * sizeof(uint64_t[3])));
+    if (!state || !records) return 0;
+    unsigned free = 0;
+    while (free < region_count && regions[free].size) free++;
+    if (free == MAX_REGIONS) return 0;
+    regions[free].base = base;
+    regions[free].state = state;
+    regions[free].records = records;
+    __atomic_store_n(&regions[free].size, size, __ATOMIC_RELEASE);
+    if (free == region_count) __atomic_store_n(&region_count, free + 1, __ATOMIC_RELEASE);
+    return 1;
+}
+
+extern "C" void tasr_emulator_remove(uintptr_t base) {
+    std::lock_guard<std::mutex> guard(region_lock);
+    for (unsigned i = 0; i < region_count; i++) {
+        Region& region = regions[i];
+        if (!region.size || region.base != base) continue;
+        size_t granules = region.size / 4;
+        __atomic_store_n(&region.size, 0, __ATOMIC_RELEASE);
+        munmap(region.state, granules);
+        munmap(region.records, granules * sizeof(uint64_t[3]));
+    }
+}
+
+/// Sets every byte of a span to allocated or not, written or not; spans start at multiples of 4.
+extern "C" void tasr_emulator_mark(uintptr_t address, size_t bytes, int allocated, int written) {
+    Region* region = find(address);
+    if (!region || !bytes) return;
+    unsigned char state = (allocated ? 0x0f : 0) | (written ? 0xf0 : 0);
+    size_t start = address - region->base, end = start + bytes;
+    for (size_t at = start; at < end; at++) {
+        if (at % 4 == 0 && end - at >= 4) {
+            size_t whole = (end - at) / 4;
+            memset(region->state + at / 4, state, whole);
+            at += whole * 4 - 1;
+            continue;
+        }
+        unsigned char bit = 0x11 << at % 4;
+        region->state[at / 4] = (region->state[at / 4] & ~bit) | (state & bit);
+    }
+}
+
+/// The offset of the first byte of a span that nothing wrote, or -1.
+extern "C" ptrdiff_t tasr_emulator_unwritten(uintptr_t address, size_t bytes) {
+    Region* region = find(address);
+    if (!region) return 0;
+    for (size_t i = 0; i < bytes; i++) {
+        size_t at = address - region->base + i;
+        if (!(region->state[at / 4] >> (4 + at % 4) & 1)) return i;
+    }
+    return -1;
+}
+
+// --- called by the instrumented kernels ----------------------------------------------------------------
+
+#define FROM __builtin_return_address(0)
+#define TOUCH(NAME, BYTES, ACCESS) \
+    extern "C" void NAME(void* at) { touch(reinterpret_cast<uintptr_t>(at), BYTES, ACCESS, {}, FROM); }
+
+TOUCH(__tsan_read1, 1, Access::Read)
+TOUCH(__tsan_read2, 2, Access::Read)
+TOUCH(__tsan_read4, 4, Access::Read)
+TOUCH(__tsan_read8, 8, Access::Read)
+TOUCH(__tsan_read16, 16, Access::Read)
+TOUCH(__tsan_write1, 1, Access::Write)
+TOUCH(__tsan_write2, 2, Access::Write)
+TOUCH(__tsan_write4, 4, Access::Write)
+TOUCH(__tsan_write8, 8, Access::Write)
+TOUCH(__tsan_write16, 16, Access::Write)
+TOUCH(__tsan_unaligned_read2, 2, Access::Read)
+TOUCH(__tsan_unaligned_read4, 4, Access::Read)
+TOUCH(__tsan_unaligned_read8, 8, Access::Read)
+TOUCH(__tsan_unaligned_read16, 16, Access::Read)
+TOUCH(__tsan_unaligned_write2, 2, Access::Write)
+TOUCH(__tsan_unaligned_write4, 4, Access::Write)
+TOUCH(__tsan_unaligned_write8, 8, Access::Write)
+TOUCH(__tsan_unaligned_write16, 16, Access::Write)
+
+extern "C" void __tsan_read_range(void* at, size_t bytes) {
+    touch(reinterpret_cast<uintptr_t>(at), bytes, Access::Read, {}, FROM);
+}
+extern "C" void __tsan_write_range(void* at, size_t bytes) {
+    touch(reinterpret_cast<uintptr_t>(at), bytes, Access::Write, {}, FROM);
+}
+extern "C" void __tsan_init() {}
+extern "C" void __tsan_func_entry(void*) {}
+extern "C" void __tsan_func_exit() {}

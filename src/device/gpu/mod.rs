@@ -1,0 +1,173 @@
+//! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
+//! and the emulator, which differ in their [`Driver`] only.
+
+pub mod cuda;
+mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod kernels;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Purpose;
+use super::arena::{ALIGNMENT, Allocator, Span};
+use crate::error::{Error, Result};
+pub use driver::{Driver, GpuInfo, Grid};
+use kernels::Kernel;
+
+/// Spans of one purpose over slabs of the device.
+#[derive(Debug, Default)]
+struct Pool {
+    allocator: Allocator,
+    slabs: Vec<Option<u64>>,
+}
+
+/// An opened GPU.
+#[derive(Debug)]
+pub struct Gpu {
+    driver: Box<dyn Driver>,
+    weights: Mutex<Pool>,
+    activations: Mutex<Pool>,
+}
+
+impl Gpu {
+    pub fn new(driver: Box<dyn Driver>) -> Self {
+        Gpu { driver, weights: Mutex::default(), activations: Mutex::default() }
+    }
+
+    pub fn info(&self) -> &GpuInfo {
+        self.driver.info()
+    }
+
+    /// GPU, architecture, memory, driver and kernels in a few lines.
+    pub fn describe(&self) -> String {
+        let info = self.info();
+        format!(
+            "{}\ncompute capability {}.{}, {} multiprocessors, {} MiB of memory\ndriver for CUDA {}.{}\nkernels: {}",
+            info.name,
+            info.capability.0,
+            info.capability.1,
+            info.multiprocessors,
+            info.memory >> 20,
+            info.driver.0,
+            info.driver.1,
+            self.driver.kernel_source()
+        )
+    }
+
+    /// True when `kernel` exists for this device's architecture.
+    pub fn has(&self, kernel: Kernel) -> bool {
+        self.driver.has(kernel)
+    }
+
+    fn pool(&self, purpose: Purpose) -> MutexGuard<'_, Pool> {
+        let pool = match purpose {
+            Purpose::Weight => &self.weights,
+            Purpose::Activation => &self.activations,
+        };
+        // A panic while the lock is held leaves the bookkeeping consistent: it is updated last.
+        pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A span of `bytes` and its address.
+    pub(super) fn allocate(&self, bytes: usize, purpose: Purpose) -> Result<(Span, u64)> {
+        let pool = &mut *self.pool(purpose);
+        let wanted = bytes + self.driver.guard();
+        let span = match pool.allocator.allocate(wanted) {
+            Some(span) => span,
+            None => {
+                self.add_slab(pool, wanted.next_multiple_of(ALIGNMENT).max(self.driver.slab()))?;
+                pool.allocator.allocate(wanted).ok_or_else(|| Error::internal("a fresh slab is too small"))?
+            }
+        };
+        let slab = pool.slabs[span.slab].ok_or_else(|| Error::internal("a span lies in a missing slab"))?;
+        let address = slab + span.offset as u64;
+        self.driver.span_taken(address, bytes);
+        Ok((span, address))
+    }
+
+    fn add_slab(&self, pool: &mut Pool, bytes: usize) -> Result<()> {
+        let address = self.driver.allocate(bytes)?;
+        let index = pool.allocator.add_slab(bytes);
+        if index == pool.slabs.len() {
+            pool.slabs.push(None);
+        }
+        pool.slabs[index] = Some(address);
+        Ok(())
+    }
+
+    pub(super) fn free(&self, span: Span, address: u64, bytes: usize, purpose: Purpose) {
+        let mut pool = self.pool(purpose);
+        self.driver.span_freed(address, bytes);
+        pool.allocator.free(span);
+    }
+
+    /// Makes one slab of `bytes` for activations, if so much is not there already.
+    pub fn reserve(&self, bytes: usize) -> Result<()> {
+        let pool = &mut *self.pool(Purpose::Activation);
+        if pool.allocator.reserved() < bytes { self.add_slab(pool, bytes) } else { Ok(()) }
+    }
+
+    /// Gives slabs that hold nothing back to the device.
+    pub fn trim(&self) {
+        for purpose in [Purpose::Weight, Purpose::Activation] {
+            let pool = &mut *self.pool(purpose);
+            for slab in pool.allocator.take_empty_slabs() {
+                if let Some(address) = pool.slabs[slab].take() {
+                    // SAFETY: the slab came from `allocate`, holds no span, and the driver waits for all work.
+                    unsafe { self.driver.free(address) };
+                }
+            }
+        }
+    }
+
+    /// The most activation bytes that were in use at once.
+    pub fn peak(&self) -> usize {
+        self.pool(Purpose::Activation).allocator.peak()
+    }
+
+    pub(super) fn driver(&self) -> &dyn Driver {
+        &*self.driver
+    }
+
+    /// Starts `kernel` with `params`.
+    ///
+    /// # Safety
+    /// `P` mirrors the kernel's params struct, and every address in it starts as much memory, alive until the
+    /// work is done, as the kernel uses. Memory of tensors is: it returns to a pool whose next user comes
+    /// later in the same order of work.
+    ///
+    /// # Errors
+    /// The device refuses the launch; the emulator also reports what the kernel did wrong.
+    pub unsafe fn launch<P: bytemuck::NoUninit>(&self, kernel: Kernel, grid: Grid, params: &P) -> Result<()> {
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        if grid.blocks[1].max(grid.blocks[2]) > 65_535 || grid.blocks[0] > i32::MAX as u32 {
+            return Err(Error::device(format!(
+                "{} needs {:?} blocks, more than a launch has",
+                kernel.name(),
+                grid.blocks
+            ))
+            .fix("use a smaller --tile or --batch"));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
+    }
+
+    /// Waits for all work and reports what failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize()
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        for purpose in [Purpose::Weight, Purpose::Activation] {
+            for address in std::mem::take(&mut self.pool(purpose).slabs).into_iter().flatten() {
+                // SAFETY: the slab came from `allocate`; storages keep the device alive, so none is left.
+                unsafe { self.driver.free(address) };
+            }
+        }
+    }
+}

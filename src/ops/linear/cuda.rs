@@ -1,0 +1,62 @@
+//! Launches of kernels/gemm/gemm.cu.
+
+use bytemuck::NoUninit;
+
+use super::LinearWeight;
+use super::plan::Product;
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::ops::Epilogue;
+use crate::ops::gpu::{EpilogueParams, aligned};
+use crate::tensor::{Tensor, TensorMut};
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct GemmParams {
+    out: u64,
+    a: u64,
+    b: u64,
+    m: u32,
+    n: u32,
+    k: u32,
+    aligned: u32,
+    epilogue: EpilogueParams,
+}
+const _: () = assert!(size_of::<GemmParams>() == 88);
+
+/// `epilogue(x . weight^T)`, gated or not.
+pub fn linear(
+    gpu: &Gpu,
+    x: &Tensor,
+    weight: &LinearWeight,
+    epilogue: &Epilogue,
+    gated: bool,
+    result: &mut TensorMut,
+) -> Result<()> {
+    let dtype = x.dtype();
+    let others = [&weight.packed].into_iter().chain(epilogue.tensors());
+    if let Some(other) = others.into_iter().find(|tensor| tensor.dtype() != dtype) {
+        return Err(Error::internal(format!(
+            "a linear layer of {} meets {}",
+            dtype.name(),
+            other.dtype().name()
+        )));
+    }
+    let (m, n, k) = (x.shape().rows(), weight.outputs, weight.inputs);
+    let product = Product { m, n, k, gated, dtype };
+    let plan = product.plan(gpu.info().multiprocessors)?;
+    let (out, a, b) = (result.address()?, x.address()?, weight.packed.address()?);
+    let images = x.shape()[0].max(1);
+    let params = GemmParams {
+        out,
+        a,
+        b,
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        aligned: aligned([a, b, (k * dtype.size()) as u64]),
+        epilogue: EpilogueParams::new(epilogue, out, result.shape().last(), (m / images).max(1), dtype)?,
+    };
+    // SAFETY: the op checked every shape against the result, and all are of the kernel's element type.
+    unsafe { gpu.launch(plan.family(gated).of(dtype)?, plan.grid, &params) }
+}
