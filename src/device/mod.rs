@@ -5,6 +5,7 @@
 
 pub mod arena;
 pub mod cpu;
+mod dtype;
 pub mod gpu;
 pub mod plan;
 mod storage;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 pub use cpu::Cpu;
+pub use dtype::{DType, Element};
 pub use gpu::Gpu;
 pub use plan::Plan;
 pub use storage::{Bytes, Storage};

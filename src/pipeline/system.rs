@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::denoise::Networks;
+use crate::device::Target;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::models::text::TextTower;
@@ -147,6 +148,7 @@ impl Weights {
     /// # Errors
     /// One error that lists every tensor that is missing, mis-shaped or unknown.
     pub fn load_text(&self, cx: &Cx) -> Result<TextTower> {
+        check_device(cx)?;
         let sd = self.sd();
         let config = self.config(&sd, cx, TEXT, |c| c.text.clone(), TextConfig::infer)?;
         let tower = TextTower::load(&Scope::new(cx, sd.source(), TEXT), &config)?;
@@ -160,6 +162,7 @@ impl Weights {
     /// For each file one error that lists every tensor that is missing, mis-shaped or unknown; or networks that
     /// do not belong together.
     pub fn load(&self, cx: &Cx) -> Result<System> {
+        check_device(cx)?;
         let stage1 = self.load_stage1(cx)?;
         let sd = self.sd();
         let unet_config =
@@ -228,6 +231,18 @@ impl Weights {
                 "give the TASR file, or --adapter none for a plain ControlNet",
             ),
         }
+    }
+}
+
+/// Says at once, and not at the first convolution, that the GPU lacks kernels that the networks need.
+fn check_device(cx: &Cx) -> Result<()> {
+    match cx.device().target() {
+        Target::Cpu => Ok(()),
+        Target::Gpu => Err(Error::device(
+            "the networks do not run on this device: this build has no GPU kernels for convolution, attention and norms",
+        )
+        .at("--device")
+        .fix("use --device cpu")),
     }
 }
 

@@ -1,11 +1,10 @@
 //! Tensors: a shape, an element type and shared memory on a device. Always contiguous, NHWC.
 
-mod dtype;
 mod shape;
 
 use std::sync::Arc;
 
-pub use dtype::{DType, Element};
+pub use crate::device::{DType, Element};
 pub use shape::Shape;
 
 use crate::device::{Device, Purpose, Storage};

@@ -1,7 +1,7 @@
 //! The kernels of this build, one constant each: `build.rs` lists them from `kernels/**/*.cu`.
 
+use crate::device::DType;
 use crate::error::{Error, Result};
-use crate::tensor::DType;
 
 /// A kernel's place in the table of handles that every GPU resolves when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
