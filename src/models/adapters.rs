@@ -10,7 +10,6 @@
 //! | paper | cat[h, r], middle cat[s, r] | GN, ReLU, conv C -> C/4; GN with scale and shift of t, ReLU, conv -> 1 | sigmoid |
 
 use super::config::DenoiserConfig;
-use super::unet::is_large;
 use crate::error::{Error, Result};
 use crate::nn::{Conv, GroupNorm, Linear, Scope};
 use crate::ops::adapter_gate::{Gate, adapter_gate};
@@ -83,7 +82,8 @@ impl Adapters {
             .enumerate()
             .map(|(i, (h, s))| {
                 // The first works in the middle, the others at the levels of the output blocks.
-                let large = i > 0 && is_large(config.widths.len() - 1 - (i - 1) / (config.blocks + 1));
+                let large = i > 0
+                    && DenoiserConfig::is_large(config.widths.len() - 1 - (i - 1) / (config.blocks + 1));
                 let scope = scope.sub(format!("{i}.0"));
                 match variant {
                     Variant::Official => {

@@ -89,6 +89,12 @@ impl DenoiserConfig {
         Ok(DenoiserConfig { channels, widths, blocks, attention, context, latent })
     }
 
+    /// True for the two finest levels. Their images are large and even (latents are multiples of 8) and their
+    /// weights few: where Winograd's algorithm gains most.
+    pub fn is_large(level: usize) -> bool {
+        level < 2
+    }
+
     /// Width of the time embedding.
     pub fn embedding(&self) -> usize {
         4 * self.channels

@@ -17,7 +17,7 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// `large`: the block runs at one of the finer levels, see [`super::is_large`].
+    /// `large`: the block runs at one of the finer levels, see [`DenoiserConfig::is_large`](crate::models::DenoiserConfig::is_large).
     pub fn load(scope: &Scope, inputs: usize, outputs: usize, embedding: usize, large: bool) -> Result<Self> {
         Ok(ResBlock {
             norm1: GroupNorm::load(&scope.sub("in_layers.0"), inputs, 32, 1e-5)?,

@@ -1,7 +1,6 @@
 //! What UNet and ControlNet share: time embedding, encoder blocks, middle.
 
 use super::blocks::{ResBlock, load_downsample};
-use super::is_large;
 use super::transformer::{Context, SpatialTransformer};
 use crate::error::{Error, Result};
 use crate::models::config::DenoiserConfig;
@@ -55,7 +54,8 @@ impl Encoder {
         for (level, &target) in config.widths.iter().enumerate() {
             for _ in 0..config.blocks {
                 let scope = block(input_blocks.len());
-                let res = ResBlock::load(&scope.sub(0), width, target, embedding, is_large(level))?;
+                let res =
+                    ResBlock::load(&scope.sub(0), width, target, embedding, DenoiserConfig::is_large(level))?;
                 let attention = match config.attention[level] {
                     true => Some(SpatialTransformer::load(&scope.sub(1), target, config.context)?),
                     false => None,

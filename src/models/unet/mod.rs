@@ -18,12 +18,6 @@ use crate::tensor::{DType, Tensor};
 use blocks::{ResBlock, load_upsample};
 use transformer::{Context, SpatialTransformer};
 
-/// True for the two finest levels. Their images are large, even (latents are multiples of 8) and their weights few:
-/// where Winograd's algorithm gains most.
-pub(crate) fn is_large(level: usize) -> bool {
-    level < 2
-}
-
 struct OutputBlock {
     res: ResBlock,
     attention: Option<SpatialTransformer>,
@@ -96,10 +90,16 @@ impl UNet {
                 false => None,
             };
             let upsample = match level > 0 && i % per_level == config.blocks {
-                true => Some(load_upsample(&block.sub(index()), width, is_large(level - 1))?),
+                true => Some(load_upsample(&block.sub(index()), width, DenoiserConfig::is_large(level - 1))?),
                 false => None,
             };
-            let res = ResBlock::load(&block.sub(0), h + skip, width, config.embedding(), is_large(level))?;
+            let res = ResBlock::load(
+                &block.sub(0),
+                h + skip,
+                width,
+                config.embedding(),
+                DenoiserConfig::is_large(level),
+            )?;
             output_blocks.push(OutputBlock { res, attention, upsample });
         }
         Ok(UNet {
