@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::denoise::Networks;
-use crate::device::Target;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::models::text::TextTower;
@@ -236,11 +236,12 @@ impl Weights {
 
 /// Says at once, and not at the first convolution, that the GPU lacks kernels that the networks need.
 fn check_device(cx: &Cx) -> Result<()> {
-    match cx.device().target() {
-        Target::Cpu => Ok(()),
-        Target::Gpu => Err(Error::device(
-            "the networks do not run on this device: this build has no GPU kernels for convolution, attention and norms",
-        )
+    match cx.device() {
+        Device::Cpu(_) | Device::Plan(_) => Ok(()),
+        Device::Gpu(gpu) => Err(Error::device(format!(
+            "the networks do not run on the {}: this build has no GPU kernels for convolution, attention and norms",
+            gpu.info().name
+        ))
         .at("--device")
         .fix("use --device cpu")),
     }
