@@ -15,6 +15,6 @@ mod trace;
 pub use denoise::{Conditions, Denoiser, Networks, Steering, Watch};
 pub use options::{ColorFix, Options, Tile};
 pub use run::{Pipeline, Upscaled};
-pub use system::{AdapterChoice, FILE_NAMES, System, Weights, find_in};
+pub use system::{AdapterChoice, FILE_NAMES, System, Weights, check_device, find_in};
 pub use text::TextFeatures;
 pub use trace::{NoTrace, Rows, Trace, TraceFile};

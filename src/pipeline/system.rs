@@ -234,8 +234,11 @@ impl Weights {
     }
 }
 
-/// Says at once, and not at the first convolution, that the GPU lacks kernels that the networks need.
-fn check_device(cx: &Cx) -> Result<()> {
+/// Says at once, and not at the first convolution, that a GPU lacks kernels that the networks need.
+///
+/// # Errors
+/// The device is a GPU or its emulator.
+pub fn check_device(cx: &Cx) -> Result<()> {
     match cx.device() {
         Device::Cpu(_) | Device::Plan(_) => Ok(()),
         Device::Gpu(gpu) => Err(Error::device(format!(

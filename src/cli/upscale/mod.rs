@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::ops::Cx;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
+use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights, check_device};
 use crate::sampler::{Guidance, Sizes};
 use crate::tensor::DType;
 
@@ -134,6 +134,7 @@ fn upscale(
     let expert = &args.expert;
     let mut noise = noise::source(args.sampling.seed, expert.noise.as_deref())?;
     let cx = Cx::new(Device::open(&args.machine.device)?, dtype(args.machine.dtype))?;
+    check_device(&cx)?;
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
