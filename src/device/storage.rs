@@ -135,9 +135,7 @@ impl Storage {
         match (&self.device, self.address(), self.host()) {
             (_, _, Some(host)) => to.copy_from_slice(&host[start..end]),
             // SAFETY: the range was checked against the allocation, which lives as long as `self`.
-            (Device::Gpu(gpu), Some(address), _) => unsafe {
-                gpu.download(address + start as u64, to)?
-            },
+            (Device::Gpu(gpu), Some(address), _) => unsafe { gpu.download(address + start as u64, to)? },
             _ => to.fill(0),
         }
         Ok(())

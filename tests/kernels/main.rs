@@ -3,4 +3,5 @@
 mod detectors;
 mod elementwise;
 mod linear;
+mod replay;
 mod support;

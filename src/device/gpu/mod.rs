@@ -1,11 +1,11 @@
 //! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
 //! and the emulator, which differ in their [`Driver`] only.
 
+mod counts;
 pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
-mod counts;
 pub mod kernels;
 mod replay;
 

@@ -43,8 +43,7 @@ impl Recordings {
     /// The stream is alive and captures.
     pub unsafe fn end(&self, stream: sys::CUstream) -> Result<usize> {
         // SAFETY: the caller's promise.
-        let graph =
-            unsafe { result::stream::end_capture(stream) }.map_err(failed("record its work"))?;
+        let graph = unsafe { result::stream::end_capture(stream) }.map_err(failed("record its work"))?;
         // A capture that a call has broken ends with no graph.
         if graph.is_null() {
             return Err(Error::device("the GPU could not record its work"));
