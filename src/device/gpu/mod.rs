@@ -34,13 +34,26 @@ pub struct Gpu {
     driver: Box<dyn Driver>,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
+<<<<<<< HEAD
     counters: Counters,
     /// work is recorded, not done
     capturing: AtomicBool,
+=======
+    counters: Mutex<Counters>,
+}
+
+/// Zeros with which blocks count each other; see `arrive_last` in kernels/common/grid.cuh.
+#[derive(Debug, Default)]
+struct Counters {
+    /// How many the last of `slabs` holds.
+    count: usize,
+    slabs: Vec<u64>,
+>>>>>>> main
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>) -> Self {
+<<<<<<< HEAD
         Gpu {
             driver,
             weights: Mutex::default(),
@@ -48,6 +61,9 @@ impl Gpu {
             counters: Counters::default(),
             capturing: AtomicBool::new(false),
         }
+=======
+        Gpu { driver, weights: Mutex::default(), activations: Mutex::default(), counters: Mutex::default() }
+>>>>>>> main
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -160,6 +176,7 @@ impl Gpu {
         &*self.driver
     }
 
+<<<<<<< HEAD
     /// Copies to the device what `fill` makes; see [`Driver::upload`].
     ///
     /// # Safety
@@ -202,6 +219,25 @@ impl Gpu {
     /// Those of `work`.
     pub fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
         self.driver.time(work)
+=======
+    /// The address of `count` zeros (u32) for a launch whose blocks count each other and that leaves zeros
+    /// behind. Launches share them: work is done in order.
+    pub fn counters(&self, count: usize) -> Result<u64> {
+        /// So many that a run asks the device once.
+        const LEAST: usize = 1 << 14;
+        let counters = &mut *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if counters.count < count || counters.slabs.is_empty() {
+            let count = count.max(2 * counters.count).max(LEAST);
+            let address = self.driver.allocate(4 * count)?;
+            self.driver.span_taken(address, 4 * count);
+            // Earlier launches may still use the smaller ones, so these stay.
+            counters.slabs.push(address);
+            // SAFETY: just allocated with this size.
+            unsafe { self.driver.clear(address, 4 * count)? };
+            counters.count = count;
+        }
+        counters.slabs.last().copied().ok_or_else(|| Error::internal("no counters were made"))
+>>>>>>> main
     }
 
     /// Starts `kernel` with `params`.
@@ -245,6 +281,11 @@ impl Drop for Gpu {
                 // SAFETY: the slab came from `allocate`; storages keep the device alive, so none is left.
                 unsafe { self.driver.free(address) };
             }
+        }
+        let counters = self.counters.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for address in std::mem::take(&mut counters.slabs) {
+            // SAFETY: as above; `free` waits for all work.
+            unsafe { self.driver.free(address) };
         }
     }
 }
