@@ -4,6 +4,6 @@ mod attention;
 mod detectors;
 mod elementwise;
 mod linear;
-mod replay;
 mod norm;
+mod replay;
 mod support;

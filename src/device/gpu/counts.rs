@@ -37,7 +37,7 @@ impl std::ops::Sub for Counts {
 
 /// [`Counts`] in the making.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct Tally {
     launches: AtomicUsize,
     replays: AtomicUsize,
     slabs: AtomicUsize,
@@ -50,7 +50,7 @@ fn add(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl Counters {
+impl Tally {
     pub fn launch(&self) {
         add(&self.launches);
     }

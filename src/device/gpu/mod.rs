@@ -15,8 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
-use counts::Counters;
 pub use counts::Counts;
+use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
 pub use replay::Replay;
@@ -34,12 +34,10 @@ pub struct Gpu {
     driver: Box<dyn Driver>,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
-<<<<<<< HEAD
-    counters: Counters,
+    counters: Mutex<Counters>,
+    tally: Tally,
     /// work is recorded, not done
     capturing: AtomicBool,
-=======
-    counters: Mutex<Counters>,
 }
 
 /// Zeros with which blocks count each other; see `arrive_last` in kernels/common/grid.cuh.
@@ -48,22 +46,18 @@ struct Counters {
     /// How many the last of `slabs` holds.
     count: usize,
     slabs: Vec<u64>,
->>>>>>> main
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>) -> Self {
-<<<<<<< HEAD
         Gpu {
             driver,
             weights: Mutex::default(),
             activations: Mutex::default(),
-            counters: Counters::default(),
+            counters: Mutex::default(),
+            tally: Tally::default(),
             capturing: AtomicBool::new(false),
         }
-=======
-        Gpu { driver, weights: Mutex::default(), activations: Mutex::default(), counters: Mutex::default() }
->>>>>>> main
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -118,7 +112,7 @@ impl Gpu {
     }
 
     fn add_slab(&self, pool: &mut Pool, bytes: usize) -> Result<()> {
-        self.counters.slab();
+        self.tally.slab();
         let address = self.driver.allocate(bytes)?;
         let index = pool.allocator.add_slab(bytes);
         if index == pool.slabs.len() {
@@ -169,7 +163,7 @@ impl Gpu {
 
     /// How often the host had to do with the device so far.
     pub fn counts(&self) -> Counts {
-        self.counters.read()
+        self.tally.read()
     }
 
     pub(super) fn driver(&self) -> &dyn Driver {
@@ -188,7 +182,7 @@ impl Gpu {
         fill: &mut dyn FnMut(usize, &mut [u8]),
     ) -> Result<()> {
         self.must_not_capture("a copy from the host")?;
-        self.counters.upload();
+        self.tally.upload();
         // SAFETY: the caller's promise.
         unsafe { self.driver.upload(to, bytes, fill) }
     }
@@ -199,7 +193,7 @@ impl Gpu {
     /// `from` starts `to.len()` allocated bytes.
     pub(super) unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
         self.must_not_capture("a copy to the host")?;
-        self.counters.download();
+        self.tally.download();
         // SAFETY: the caller's promise.
         unsafe { self.driver.download(from, to) }
     }
@@ -228,6 +222,9 @@ impl Gpu {
         let counters = &mut *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.count < count || counters.slabs.is_empty() {
             let count = count.max(2 * counters.count).max(LEAST);
+            // Their clearing would be recorded and not done.
+            self.must_not_capture("new counters")?;
+            self.tally.slab();
             let address = self.driver.allocate(4 * count)?;
             self.driver.span_taken(address, 4 * count);
             // Earlier launches may still use the smaller ones, so these stay.
@@ -261,7 +258,7 @@ impl Gpu {
             ))
             .fix("use a smaller --tile or --batch"));
         }
-        self.counters.launch();
+        self.tally.launch();
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
     }
@@ -269,7 +266,7 @@ impl Gpu {
     /// Waits for all work and reports what failed.
     pub fn synchronize(&self) -> Result<()> {
         self.must_not_capture("waiting")?;
-        self.counters.wait();
+        self.tally.wait();
         self.driver.synchronize()
     }
 }

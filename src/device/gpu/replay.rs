@@ -59,7 +59,7 @@ impl Replay {
     /// # Errors
     /// The device refuses; the emulator also reports what a kernel did wrong.
     pub unsafe fn run(&self) -> Result<()> {
-        self.gpu.counters.replay();
+        self.gpu.tally.replay();
         // SAFETY: memory of the work's own is claimed, the other is alive as the caller promises.
         unsafe { self.gpu.driver.replay(self.recording) }
     }
