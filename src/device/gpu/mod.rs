@@ -170,7 +170,6 @@ impl Gpu {
         &*self.driver
     }
 
-<<<<<<< HEAD
     /// Copies to the device what `fill` makes; see [`Driver::upload`].
     ///
     /// # Safety
@@ -213,7 +212,8 @@ impl Gpu {
     /// Those of `work`.
     pub fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
         self.driver.time(work)
-=======
+    }
+
     /// The address of `count` zeros (u32) for a launch whose blocks count each other and that leaves zeros
     /// behind. Launches share them: work is done in order.
     pub fn counters(&self, count: usize) -> Result<u64> {
@@ -234,7 +234,6 @@ impl Gpu {
             counters.count = count;
         }
         counters.slabs.last().copied().ok_or_else(|| Error::internal("no counters were made"))
->>>>>>> main
     }
 
     /// Starts `kernel` with `params`.
