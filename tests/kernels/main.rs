@@ -4,4 +4,6 @@ mod attention;
 mod detectors;
 mod elementwise;
 mod linear;
+mod norm;
+mod replay;
 mod support;
