@@ -16,6 +16,7 @@ pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
 pub mod embedding;
+pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;

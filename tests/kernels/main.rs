@@ -5,4 +5,5 @@ mod detectors;
 mod elementwise;
 mod linear;
 mod norm;
+mod replay;
 mod support;
