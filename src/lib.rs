@@ -17,6 +17,7 @@ pub mod models;
 pub mod sampler;
 pub mod weights;
 
+pub mod metrics;
 pub mod pipeline;
 
 pub mod train;

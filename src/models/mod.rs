@@ -2,6 +2,7 @@
 //! published checkpoints, sizes are read off tensor shapes.
 
 pub mod adapters;
+pub mod clip;
 pub mod config;
 pub mod controlnet;
 pub mod flops;

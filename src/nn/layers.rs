@@ -23,6 +23,18 @@ impl Linear {
         Ok(Linear { weight, bias: Some(scope.tensor("bias", [outputs])?) })
     }
 
+    /// A layer whose weight and bias are multiplied by `factors`, for an activation that is computed as another one.
+    pub fn load_scaled(scope: &Scope, inputs: usize, outputs: usize, factors: [f32; 2]) -> Result<Self> {
+        let scaled = |values: &[f32], factor: f32| values.iter().map(|v| v * factor).collect::<Vec<_>>();
+        let weight = scope.with_values("weight", &[outputs, inputs], |values| {
+            LinearWeight::pack(scope.cx(), &scaled(values, factors[0]), [outputs, inputs])
+        })?;
+        let bias = scope.with_values("bias", &[outputs], |values| {
+            Tensor::weight_from_f32(scope.cx().device(), &scaled(values, factors[1]), [outputs])
+        })?;
+        Ok(Linear { weight, bias: Some(bias) })
+    }
+
     /// One matrix by its whole name, without a bias.
     pub fn pack(scope: &Scope, name: &str, inputs: usize, outputs: usize) -> Result<LinearWeight> {
         scope.with_values(name, &[outputs, inputs], |values| {
@@ -112,6 +124,38 @@ impl Conv {
             true => Self::load_for_large(scope, inputs, outputs),
             false => Self::load(scope, inputs, outputs, 3),
         }
+    }
+
+    /// A convolution without bias and the batch norm that follows it (running statistics, eps 1e-5), as one
+    /// convolution: weight * g and beta - mean * g with g = gamma / sqrt(var + eps).
+    pub fn load_normed(
+        conv: &Scope,
+        norm: &Scope,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+    ) -> Result<Self> {
+        let row = |name: &str| norm.with_values(name, &[outputs], |values| Ok(values.to_vec()));
+        let (gamma, beta) = (row("weight")?, row("bias")?);
+        let (mean, var) = (row("running_mean")?, row("running_var")?);
+        let gains: Vec<f32> = gamma
+            .iter()
+            .zip(&var)
+            .map(|(g, v)| (f64::from(*g) / (f64::from(*v) + 1e-5).sqrt()) as f32)
+            .collect();
+        let shifts: Vec<f32> =
+            beta.iter().zip(&mean).zip(&gains).map(|((beta, mean), gain)| beta - mean * gain).collect();
+        let shape = [outputs, inputs, kernel, kernel];
+        let weight = conv.with_values("weight", &shape, |values| {
+            let row = inputs * kernel * kernel;
+            let scaled: Vec<f32> = values
+                .chunks_exact(row)
+                .zip(&gains)
+                .flat_map(|(w, g)| w.iter().map(move |v| v * g))
+                .collect();
+            ConvWeight::pack(conv.cx(), &scaled, shape)
+        })?;
+        Ok(Conv { weight, bias: Tensor::weight_from_f32(conv.cx().device(), &shifts, [outputs])? })
     }
 
     /// Adds the bias, and whatever the caller chains to it.

@@ -12,6 +12,7 @@ mod segments;
 
 pub mod adapter_gate;
 pub mod attention;
+pub mod average_pool;
 pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
@@ -23,6 +24,7 @@ pub mod linear;
 pub mod pixel_unshuffle;
 pub mod resize;
 pub mod tiles;
+pub mod tokens;
 pub mod wavelet;
 pub mod window_attention;
 

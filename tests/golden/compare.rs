@@ -38,6 +38,7 @@ impl Row {
 #[derive(Default)]
 pub struct Comparison {
     rows: Vec<Row>,
+    not_built: Vec<String>,
 }
 
 impl Comparison {
@@ -82,6 +83,16 @@ impl Comparison {
         self.rows.push(Row { name: name.into(), error, tolerance: 0.0 });
     }
 
+    /// Notes a tensor of a part of the system that does not exist yet.
+    pub fn not_built(&mut self, name: &str) {
+        self.not_built.push(name.into());
+    }
+
+    /// True when everything that the case holds belongs to what exists.
+    pub fn all_built(&self) -> bool {
+        self.not_built.is_empty()
+    }
+
     /// True if a row named `name` was added.
     pub fn has(&self, name: &str) -> bool {
         self.rows.iter().any(|row| row.name == name)
@@ -118,6 +129,9 @@ impl fmt::Display for Comparison {
                 }
                 Err(what) => writeln!(f, "    FAILED {}: {what}", row.name)?,
             }
+        }
+        if !self.not_built.is_empty() {
+            writeln!(f, "    NOT BUILT, so not compared: {}", self.not_built.join(", "))?;
         }
         match worst.map(|row| (&row.error, row)) {
             Some((Ok(error), row)) => {

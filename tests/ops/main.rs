@@ -5,6 +5,7 @@ mod support;
 
 mod adapter_gate;
 mod attention;
+mod average_pool;
 mod conv2d;
 mod diffusion;
 mod elementwise;
@@ -15,5 +16,6 @@ mod linear;
 mod pixel_unshuffle;
 mod resize;
 mod tiles;
+mod tokens;
 mod wavelet;
 mod window_attention;

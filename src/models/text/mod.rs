@@ -6,3 +6,4 @@ mod tower;
 
 pub use tokenizer::{Tokenizer, Tokens};
 pub use tower::TextTower;
+pub(crate) use tower::{Block, Gelu};

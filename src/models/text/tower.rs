@@ -10,7 +10,34 @@ use crate::ops::linear::linear;
 use crate::ops::{Activation, Cx};
 use crate::tensor::{DType, Tensor};
 
-struct Block {
+/// The GELU of a block's perceptron.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gelu {
+    Exact,
+    /// OpenAI's x * sigmoid(1.702 x), that is silu(1.702 x) / 1.702: the factors go into the weights around it.
+    Quick,
+}
+
+impl Gelu {
+    fn activation(self) -> Activation {
+        match self {
+            Gelu::Exact => Activation::Gelu,
+            Gelu::Quick => Activation::Silu,
+        }
+    }
+
+    /// Factors on what enters the activation and on what leaves it.
+    fn factors(self) -> (f32, f32) {
+        match self {
+            Gelu::Exact => (1.0, 1.0),
+            Gelu::Quick => (1.702, 1.0 / 1.702),
+        }
+    }
+}
+
+/// A pre-norm transformer block with a causal mask.
+pub(crate) struct Block {
+    gelu: Gelu,
     ln_1: LayerNorm,
     /// q | k | v, stacked in the checkpoint too
     in_proj: Linear,
@@ -21,31 +48,33 @@ struct Block {
 }
 
 impl Block {
-    fn load(scope: &Scope, d: usize) -> Result<Self> {
+    pub(crate) fn load(scope: &Scope, d: usize, gelu: Gelu) -> Result<Self> {
+        let (before, after) = gelu.factors();
         let attn = scope.sub("attn");
         let in_proj = Linear {
             weight: Linear::pack(&attn, "in_proj_weight", d, 3 * d)?,
             bias: Some(attn.tensor("in_proj_bias", [3 * d])?),
         };
         Ok(Block {
+            gelu,
             ln_1: LayerNorm::load(&scope.sub("ln_1"), d)?,
             in_proj,
             out_proj: Linear::load(&attn.sub("out_proj"), d, d)?,
             ln_2: LayerNorm::load(&scope.sub("ln_2"), d)?,
-            c_fc: Linear::load(&scope.sub("mlp.c_fc"), d, 4 * d)?,
-            c_proj: Linear::load(&scope.sub("mlp.c_proj"), 4 * d, d)?,
+            c_fc: Linear::load_scaled(&scope.sub("mlp.c_fc"), d, 4 * d, [before, before])?,
+            c_proj: Linear::load_scaled(&scope.sub("mlp.c_proj"), 4 * d, d, [after, 1.0])?,
         })
     }
 
-    fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let d = x.shape().last();
         let qkv = self.in_proj.forward(cx, &self.ln_1.forward(cx, x)?)?;
         let operands = (Heads::new(&qkv, 0), Heads::new(&qkv, d), Heads::new(&qkv, 2 * d));
         let mixed = attention(cx, operands, d / HEAD_WIDTH, HEAD_WIDTH, true)?;
         let x = self.out_proj.forward_onto(cx, &mixed, x)?;
         let normed = self.ln_2.forward(cx, &x)?;
-        let hidden =
-            linear(cx, &normed, &self.c_fc.weight, &self.c_fc.epilogue().activation(Activation::Gelu))?;
+        let active = self.c_fc.epilogue().activation(self.gelu.activation());
+        let hidden = linear(cx, &normed, &self.c_fc.weight, &active)?;
         self.c_proj.forward_onto(cx, &hidden, &x)
     }
 }
@@ -67,7 +96,7 @@ impl TextTower {
             token_embedding: scope.tensor("token_embedding.weight", [config.vocabulary, d])?,
             positional_embedding: scope.tensor("positional_embedding", [config.length, d])?,
             blocks: (0..config.run())
-                .map(|i| Block::load(&scope.sub(format!("transformer.resblocks.{i}")), d))
+                .map(|i| Block::load(&scope.sub(format!("transformer.resblocks.{i}")), d, Gelu::Exact))
                 .collect::<Result<_>>()?,
             ln_final: LayerNorm::load(&scope.sub("ln_final"), d)?,
         };

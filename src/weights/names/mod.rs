@@ -27,7 +27,7 @@ pub use self::text::blocks_run as text_blocks_run;
 use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
 use super::folder;
-use super::identify::kind_of;
+use super::identify::{Kind, kind_of};
 use crate::error::{Error, Result};
 
 pub const UNET: &str = "model.diffusion_model.";
@@ -99,15 +99,34 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`]; or the file holds something else, which the message names.
     pub fn open_swinir(path: &Path) -> Result<Checkpoint> {
-        let file = Checkpoint::open(path)?;
-        if kind_of(&file) != super::identify::Kind::SwinIr {
-            return Err(wrong_file(&file, "SwinIR weights", "give general_swinir_v1.ckpt with --swinir"));
-        }
-        rename(&file, |name| {
-            let buffer = [".relative_position_index", ".attn_mask"].iter().any(|end| name.ends_with(end));
-            if buffer { Place::Extra } else { Place::Name(name.to_owned()) }
-        })
+        const BUFFERS: [&str; 2] = [".relative_position_index", ".attn_mask"];
+        let wanted = (Kind::SwinIr, "SwinIR weights", "give general_swinir_v1.ckpt");
+        open_bare(path, wanted, |name| BUFFERS.iter().any(|end| name.ends_with(end)))
     }
+
+    /// Opens the weights of CLIP RN50: OpenAI's TorchScript archive RN50.pt, or its tensors in another container. Sizes
+    /// and counters that no computation needs are set aside.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; or the file holds something else, which the message names.
+    pub fn open_clip(path: &Path) -> Result<Checkpoint> {
+        const SIZES: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
+        let wanted = (Kind::ClipRn50, "CLIP RN50 weights", "give OpenAI's RN50.pt");
+        open_bare(path, wanted, |name| name.ends_with(".num_batches_tracked") || SIZES.contains(&name))
+    }
+}
+
+/// A file of one kind, whose names stay, without what `extra` picks out.
+fn open_bare(
+    path: &Path,
+    (kind, what, remedy): (Kind, &str, &str),
+    extra: impl Fn(&str) -> bool,
+) -> Result<Checkpoint> {
+    let file = Checkpoint::open(path)?;
+    if kind_of(&file) != kind {
+        return Err(wrong_file(&file, what, remedy));
+    }
+    rename(&file, |name| if extra(name) { Place::Extra } else { Place::Name(name.to_owned()) })
 }
 
 /// Canonical names for Stable Diffusion weights: LDM names, or one part as diffusers stores it.

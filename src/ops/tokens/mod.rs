@@ -1,0 +1,113 @@
+//! Token matrices put together: the mean of all pixels as a token, and tokens before other tokens.
+
+use rayon::prelude::*;
+
+use super::gpu::no_gpu_kernel;
+use super::{Accumulate, Cx};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::{Shape, Tensor};
+
+/// [N, L, C] after checking the number of axes.
+fn nlc(tensor: &Tensor) -> Result<[usize; 3]> {
+    let wrong = |_| Error::internal(format!("{} is not [N, L, C]", tensor.shape()));
+    tensor.shape().to_vec().try_into().map_err(wrong)
+}
+
+/// The mean over the tokens: [N, L, C] -> [N, 1, C].
+pub fn mean_token(cx: &Cx, x: &Tensor) -> Result<Tensor> {
+    let [n, l, c] = nlc(x)?;
+    if l == 0 {
+        return Err(Error::internal("the mean of no tokens"));
+    }
+    let mut result = cx.allocate([n, 1, c], x.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let lines = result.host_mut::<f32>()?.par_chunks_mut(c.max(1));
+            lines.zip(x.host::<f32>()?.par_chunks((l * c).max(1))).for_each(|(mean, tokens)| {
+                mean.fill(0.0);
+                for token in tokens.chunks_exact(c) {
+                    mean.iter_mut().zip(token).for_each(|(m, t)| *m += t);
+                }
+                mean.iter_mut().for_each(|m| *m /= l as f32);
+            });
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("mean_token")),
+        Device::Plan(_) => {}
+    }
+    let input = x.clone();
+    Ok(cx.record(&[x], result.freeze(), move |cx, gradient, gradients| {
+        let spread = repeated(cx, gradient, input.shape(), 1.0 / l as f32)?;
+        gradients.add(cx, &input, spread)
+    }))
+}
+
+/// `factor` times the one token of each image, for all its tokens.
+fn repeated(cx: &Cx, token: &Tensor, shape: Shape, factor: f32) -> Result<Tensor> {
+    let c = shape.last();
+    let mut result = cx.allocate(shape, token.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let images = result.host_mut::<f32>()?.par_chunks_mut((shape[1] * c).max(1));
+            images.zip(token.host::<f32>()?.par_chunks(c.max(1))).for_each(|(tokens, one)| {
+                for token in tokens.chunks_exact_mut(c) {
+                    token.iter_mut().zip(one).for_each(|(t, v)| *t = v * factor);
+                }
+            });
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("mean_token_gradient")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
+}
+
+/// [N, L, C] before [N, M, C]: [N, L + M, C].
+///
+/// # Errors
+/// Other images or channels in the second.
+pub fn join_tokens(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ([n, l, c], [n_b, m, c_b]) = (nlc(a)?, nlc(b)?);
+    if (n, c) != (n_b, c_b) {
+        return Err(Error::internal(format!("tokens {} before {}", a.shape(), b.shape())));
+    }
+    let mut result = cx.allocate([n, l + m, c], a.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let (a, b) = (a.host::<f32>()?, b.host::<f32>()?);
+            let images = result.host_mut::<f32>()?.par_chunks_mut(((l + m) * c).max(1));
+            images.enumerate().for_each(|(image, tokens)| {
+                let (first, second) = tokens.split_at_mut(l * c);
+                first.copy_from_slice(&a[image * l * c..][..l * c]);
+                second.copy_from_slice(&b[image * m * c..][..m * c]);
+            });
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens")),
+        Device::Plan(_) => {}
+    }
+    let parts = [a.clone(), b.clone()];
+    Ok(cx.record(&[a, b], result.freeze(), move |cx, gradient, gradients| {
+        for (part, first) in parts.iter().zip([0, l]) {
+            let slice = cut(cx, gradient, first, part.shape())?;
+            gradients.add(cx, part, slice)?;
+        }
+        Ok(())
+    }))
+}
+
+/// Tokens `first..` of each image, as many as `shape` has.
+fn cut(cx: &Cx, x: &Tensor, first: usize, shape: Shape) -> Result<Tensor> {
+    let [_, l, c] = nlc(x)?;
+    let mut result = cx.allocate(shape, x.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let count = shape[1] * c;
+            let images = result.host_mut::<f32>()?.par_chunks_mut(count.max(1));
+            images.zip(x.host::<f32>()?.par_chunks((l * c).max(1))).for_each(|(part, whole)| {
+                part.copy_from_slice(&whole[first * c..][..count]);
+            });
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens_gradient")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
+}

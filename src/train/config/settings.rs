@@ -1,0 +1,274 @@
+//! The settings of a run as the file has them: what is absent is filled in from the recipe.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::train::data::PromptSource;
+use crate::train::degrade::Crop;
+
+/// Everything that can be set. Each section is a table of train.toml.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    pub model: ModelSettings,
+    pub train: LoopSettings,
+    pub objective: ObjectiveSettings,
+    pub data: DataSettings,
+    pub degradation: DegradationSettings,
+    pub validation: ValidationSettings,
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// # Errors
+    /// A key that is not known, or a value of another type.
+    pub(super) fn deserialize_table(table: toml::Table) -> Result<Self, toml::de::Error> {
+        table.try_into()
+    }
+}
+
+/// Gives each type a method that takes every field from `over` where `over` has it.
+macro_rules! overlay {
+    ($($type:ident { $($option:ident),* $(; lists $($list:ident),*)? })*) => {$(
+        impl $type {
+            fn overlaid(mut self, over: $type) -> $type {
+                $(if over.$option.is_some() { self.$option = over.$option; })*
+                $($(if !over.$list.is_empty() { self.$list = over.$list; })*)?
+                self
+            }
+        }
+    )*};
+}
+
+overlay! {
+    ModelSettings { models, sd, start, swinir, stage1, clip, adapter, preset }
+    LoopSettings {
+        recipe, stage, output, seed, steps, batch, accumulate, learning_rate, weight_decay, betas, epsilon, warmup,
+        clip_norm, ema, checkpointing
+    }
+    ObjectiveSettings {
+        target, adapter_every, controlnet_steps, adapter_steps, pixel_weight, pixel_steps, reward_weight,
+        reward_steps, reward, published_x0
+    }
+    DataSettings {
+        prompts, prompt_dropout, size, crop, flip, cleaner, workers, latent_cache; lists pictures
+    }
+    DegradationSettings {
+        recipe, fixed, scale, sharpen, kernel, isotropic, sigma, downscale, noise, quality
+    }
+    ValidationSettings { every, steps, guidance; lists pictures }
+    LogSettings { every, checkpoint_every, keep }
+}
+
+impl Settings {
+    /// These with `over` laid over them.
+    pub(super) fn overlaid(self, over: Settings) -> Settings {
+        Settings {
+            model: self.model.overlaid(over.model),
+            train: self.train.overlaid(over.train),
+            objective: self.objective.overlaid(over.objective),
+            data: self.data.overlaid(over.data),
+            degradation: self.degradation.overlaid(over.degradation),
+            validation: self.validation.overlaid(over.validation),
+            log: self.log.overlaid(over.log),
+        }
+    }
+}
+
+/// `[model]`: weights, by file or synthetic.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelSettings {
+    /// folder in which `sd`, `tasr` and `stage1` are looked for under their usual names
+    pub models: Option<PathBuf>,
+    /// Stable Diffusion 2.1, file or folder
+    pub sd: Option<PathBuf>,
+    /// ControlNet, and adapters if it holds them, to start from; without it both are initialised
+    pub start: Option<PathBuf>,
+    /// SwinIR cleaner
+    pub swinir: Option<PathBuf>,
+    /// RRDBNet cleaner
+    pub stage1: Option<PathBuf>,
+    /// CLIP RN50, for the reward
+    pub clip: Option<PathBuf>,
+    /// official or paper adapters
+    pub adapter: Option<AdapterKind>,
+    /// synthetic weights of this size instead of files, for trying things out
+    pub preset: Option<String>,
+}
+
+/// Which adapters are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdapterKind {
+    Official,
+    Paper,
+}
+
+/// Which values the constants have that are not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipe {
+    /// The article.
+    Paper,
+    /// The published configuration and loop.
+    Official,
+}
+
+/// Which part of the training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The ControlNet alone, noise prediction.
+    ControlNet,
+    /// ControlNet and adapters by turns, timestep-aware losses.
+    TimestepAware,
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    Both,
+    Controlnet,
+    Adapters,
+}
+
+/// `[train]`: the loop.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoopSettings {
+    pub recipe: Option<Recipe>,
+    /// 1 or 2
+    pub stage: Option<u8>,
+    /// folder of checkpoints and logs
+    pub output: Option<PathBuf>,
+    pub seed: Option<u64>,
+    pub steps: Option<u64>,
+    /// images of an optimizer step
+    pub batch: Option<usize>,
+    /// parts that a batch is computed in
+    pub accumulate: Option<usize>,
+    pub learning_rate: Option<f64>,
+    pub weight_decay: Option<f64>,
+    pub betas: Option<[f64; 2]>,
+    pub epsilon: Option<f64>,
+    /// steps over which the learning rate rises
+    pub warmup: Option<u64>,
+    /// largest norm of all gradients together
+    pub clip_norm: Option<f64>,
+    /// decay of the averaged weights
+    pub ema: Option<f64>,
+    /// recompute blocks in the backward pass
+    pub checkpointing: Option<bool>,
+}
+
+/// `[objective]`: losses and what they drive.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ObjectiveSettings {
+    pub target: Option<Target>,
+    /// every n-th step is the adapters'
+    pub adapter_every: Option<u64>,
+    /// first and last timestep of ControlNet steps
+    pub controlnet_steps: Option<[usize; 2]>,
+    /// first and last timestep of adapter steps
+    pub adapter_steps: Option<[usize; 2]>,
+    /// weight of the L1 loss; 0 is off
+    pub pixel_weight: Option<f64>,
+    /// timesteps on which the L1 loss works
+    pub pixel_steps: Option<[usize; 2]>,
+    /// weight of the reward loss; 0 is off
+    pub reward_weight: Option<f64>,
+    /// timesteps on which the reward works
+    pub reward_steps: Option<[usize; 2]>,
+    pub reward: Option<RewardKind>,
+    /// the published formula of the predicted image instead of Eq. 4
+    pub published_x0: Option<bool>,
+}
+
+/// What rewards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardKind {
+    /// pyiqa's five pairs of prompts
+    Clipiqa,
+    /// the article's one pair
+    ClipiqaSingle,
+    Musiq,
+    Maniqa,
+}
+
+/// What cleans the degraded picture before it is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cleaner {
+    /// Nothing: it is resized to the target's size.
+    None,
+    Swinir,
+    /// The RRDBNet x4 of inference; needs a degradation of scale 4.
+    Stage1,
+}
+
+/// `[data]`: pictures and samples.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DataSettings {
+    /// folders, pictures, lists
+    pub pictures: Vec<PathBuf>,
+    pub prompts: Option<PromptSource>,
+    pub prompt_dropout: Option<f64>,
+    /// side of the target
+    pub size: Option<usize>,
+    pub crop: Option<Crop>,
+    pub flip: Option<bool>,
+    pub cleaner: Option<Cleaner>,
+    pub workers: Option<usize>,
+    /// folder that keeps encoded pictures
+    pub latent_cache: Option<PathBuf>,
+}
+
+/// `[degradation]`: the recipe and its ranges.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DegradationSettings {
+    /// realesrgan, realesrgan-mild, codeformer
+    pub recipe: Option<String>,
+    /// the same in every epoch
+    pub fixed: Option<bool>,
+    pub scale: Option<usize>,
+    pub sharpen: Option<bool>,
+    pub kernel: Option<usize>,
+    pub isotropic: Option<f64>,
+    pub sigma: Option<[f64; 2]>,
+    pub downscale: Option<[f64; 2]>,
+    pub noise: Option<[f64; 2]>,
+    pub quality: Option<[f64; 2]>,
+}
+
+/// `[validation]`: pictures sampled now and then.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ValidationSettings {
+    /// targets; without them the run is not validated
+    pub pictures: Vec<PathBuf>,
+    /// steps between validations
+    pub every: Option<u64>,
+    /// sampling steps
+    pub steps: Option<usize>,
+    /// guidance by the negative prompt
+    pub guidance: Option<f64>,
+}
+
+/// `[log]`: what is left behind and how often.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LogSettings {
+    /// steps between lines of the log
+    pub every: Option<u64>,
+    /// steps between checkpoints
+    pub checkpoint_every: Option<u64>,
+    /// how many of the newest checkpoints stay
+    pub keep: Option<usize>,
+}
