@@ -5,11 +5,13 @@
 
 pub mod array;
 pub mod compare;
+pub mod gradient;
 pub mod oracle;
 pub mod random;
 pub mod trial;
 
 pub use array::Array;
 pub use compare::{Tolerance, compare};
+pub use gradient::check_gradients;
 pub use random::Random;
 pub use trial::{Trial, run};

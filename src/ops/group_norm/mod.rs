@@ -4,13 +4,16 @@
 //! `y * (1 + scale) + shift`. Both are one multiply-add per element, `x * a[n, c] + b[n, c]`, which
 //! convolutions apply while they load: the normalised tensor need not exist.
 
+mod backward;
 mod cpu;
+mod cpu_backward;
 
 use super::gpu::no_gpu_kernel;
 use super::{Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+pub use backward::affine_gradient;
 
 /// The learned part of a group norm.
 #[derive(Clone, Copy, Debug)]
@@ -52,16 +55,31 @@ pub fn group_norm(
     {
         return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
-    let mut result = cx.allocate([n, 2, c], DType::F32)?;
-    match cx.device() {
-        Device::Cpu(_) => cpu::coefficients(segments, norm, adaln, [n, h * w, c], result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("group_norm")),
-        Device::Plan(_) => {}
-    }
     let mut inputs = segments.tensors();
     inputs.extend([norm.gamma, norm.beta]);
     inputs.extend(adaln);
-    let coefficients = cx.constant("group_norm", &inputs, result.freeze())?;
+    let tracked = cx.tracks(&inputs);
+    let mut result = cx.allocate([n, 2, c], DType::F32)?;
+    // mean and 1 / sqrt(var + eps) of every group, which only a backward asks for
+    let mut statistics = match tracked {
+        true => Some(cx.allocate([n, norm.groups, 2], DType::F32)?),
+        false => None,
+    };
+    match cx.device() {
+        Device::Cpu(_) => {
+            let statistics = statistics.as_mut().map(|statistics| statistics.host_mut()).transpose()?;
+            cpu::coefficients(segments, norm, adaln, [n, h * w, c], statistics, result.host_mut()?)?;
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("group_norm")),
+        Device::Plan(_) => {}
+    }
+    let mut coefficients = result.freeze();
+    if let Some(statistics) = statistics {
+        let saved = backward::Saved::new(segments, norm, adaln, statistics.freeze(), h * w);
+        coefficients = cx.record(&inputs, coefficients, move |cx, gradient, gradients| {
+            saved.backward(cx, gradient, gradients)
+        });
+    }
     Ok(Affine { coefficients, activation })
 }
 
@@ -76,5 +94,11 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     }
     let mut inputs = segments.tensors();
     inputs.push(&affine.coefficients);
-    cx.constant("normalise", &inputs, result.freeze())
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let (parts, affine) = (segments.to_owned(), affine.clone());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        affine_gradient(cx, &parts.view(), &affine, gradient, gradients)
+    }))
 }

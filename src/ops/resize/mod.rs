@@ -6,8 +6,8 @@
 
 mod cpu;
 
-use super::Cx;
 use super::gpu::no_gpu_kernel;
+use super::{Accumulate, Cx};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -21,18 +21,34 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
-    let mut result = cx.allocate([n, h, w, c], DType::F32)?;
-    let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    let result = resample(cx, image, &axes)?;
+    if !cx.tracks(&[image]) {
+        return Ok(result);
+    }
+    let image = image.clone();
+    Ok(cx.record(&[&image.clone()], result, move |cx, gradient, gradients| {
+        let [down, across] = axes;
+        let turned = [transposed(&down, own_h), transposed(&across, own_w)];
+        gradients.add(cx, &image, resample(cx, gradient, &turned)?)
+    }))
+}
+
+/// Applies the taps of rows, then columns, of the result.
+fn resample(cx: &Cx, image: &Tensor, [down, across]: &[Vec<Taps>; 2]) -> Result<Tensor> {
+    let [n, own_h, own_w, c] = image.nhwc()?;
+    let mut result = cx.allocate([n, down.len(), across.len(), c], DType::F32)?;
+    let mut scratch = cx.allocate([n, own_h, across.len(), c], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
-            let across = scratch.host_mut()?;
-            cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
-            cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
+            let between = scratch.host_mut()?;
+            cpu::columns(image.host()?, [n * own_h, own_w, c], across, between);
+            cpu::rows(between, [n, own_h, across.len() * c], down, result.host_mut()?);
         }
         Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic")),
         Device::Plan(_) => {}
     }
-    cx.constant("resize_bicubic", &[image], result.freeze())
+    Ok(result.freeze())
 }
 
 /// The same on host values: `values` [N, H, W, C] -> [N, h, w, C], all sizes at least 1.
@@ -44,8 +60,8 @@ pub fn resize_bicubic_host(values: &[f32], [n, own_h, own_w, c]: [usize; 4], h: 
     }
     let mut across = vec![0.0; n * own_h * w * c];
     let mut result = vec![0.0; n * h * w * c];
-    cpu::columns(values, [n * own_h, own_w, c], w, &mut across);
-    cpu::rows(&across, [n, own_h, w * c], h, &mut result);
+    cpu::columns(values, [n * own_h, own_w, c], &bicubic_taps(own_w, w), &mut across);
+    cpu::rows(&across, [n, own_h, w * c], &bicubic_taps(own_h, h), &mut result);
     result
 }
 
@@ -69,6 +85,23 @@ pub fn bicubic_taps(input: usize, output: usize) -> Vec<Taps> {
             let raw: Vec<f64> = (first..end).map(|j| cubic((j as f64 - centre + 0.5) / widen)).collect();
             let total: f64 = raw.iter().sum();
             Taps { first: first as usize, weights: raw.iter().map(|v| (v / total) as f32).collect() }
+        })
+        .collect()
+}
+
+/// The taps of the transposed map, from outputs to `input` positions: which outputs read each of them, and how
+/// much. Windows move along with their outputs, so the readers of one input lie side by side.
+fn transposed(taps: &[Taps], input: usize) -> Vec<Taps> {
+    let weight = |i: usize, j: usize| {
+        let Taps { first, weights } = &taps[i];
+        j.checked_sub(*first).and_then(|place| weights.get(place)).copied()
+    };
+    (0..input)
+        .map(|j| {
+            let readers: Vec<usize> = (0..taps.len()).filter(|&i| weight(i, j).is_some()).collect();
+            let (first, last) = (readers.first().copied().unwrap_or(0), readers.last());
+            let all = last.map_or(0..0, |&last| first..last + 1);
+            Taps { first, weights: all.map(|i| weight(i, j).unwrap_or(0.0)).collect() }
         })
         .collect()
 }
