@@ -45,6 +45,11 @@ impl Cx {
         Cx { tape: self.tape.clone().map(|tape| Rc::new(Tape::within(tape))), ..self.clone() }
     }
 
+    /// The same with a tape for a part of the computation that `gradients` belong to, computed again.
+    pub fn with_tape_within(&self, gradients: &Gradients) -> Self {
+        Cx { tape: Some(Rc::new(Tape::within(gradients.tape().clone()))), ..self.clone() }
+    }
+
     /// The same, recomputing in the backward pass what `ops::checkpoint` wraps instead of
     /// keeping it.
     pub fn with_checkpointing(&self, checkpointing: bool) -> Self {

@@ -127,6 +127,11 @@ impl Gradients {
         value.node().is_some_and(|node| self.tape.tracks(node))
     }
 
+    /// The tape that is being run backwards.
+    pub(super) fn tape(&self) -> &Rc<Tape> {
+        &self.tape
+    }
+
     /// The gradient of `value`, if anything reached it.
     pub fn of(&self, value: &Tensor) -> Option<&Tensor> {
         self.by_node.get(&value.node()?)

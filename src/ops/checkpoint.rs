@@ -29,9 +29,8 @@ pub fn checkpoint<L: Clone + 'static>(
     let Some(tape) = cx.tape().cloned() else { return Ok(result) };
     let layer = layer.clone();
     let inputs: Vec<Tensor> = inputs.iter().map(|&input| input.clone()).collect();
-    let outer = cx.clone();
     let backward = move |cx: &Cx, gradient: &Tensor, gradients: &mut Gradients| -> Result<()> {
-        let inner = outer.with_inner_tape().with_checkpointing(false);
+        let inner = cx.with_tape_within(gradients).with_checkpointing(false);
         let result = forward(&layer, &inner, &inputs.iter().collect::<Vec<_>>())?;
         let Some(tape) = inner.tape() else { return Ok(()) };
         let found = tape.backward(&inner, vec![(&result, gradient.clone())])?;

@@ -84,7 +84,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// The same with its own handles to the tensors.
-    pub(super) fn to_owned(&self) -> OwnedEpilogue {
+    pub(super) fn owned(self) -> OwnedEpilogue {
         OwnedEpilogue {
             bias: self.bias.cloned(),
             per_image: self.per_image.cloned(),

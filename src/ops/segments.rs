@@ -42,7 +42,7 @@ impl<'a> Segments<'a> {
     }
 
     /// The same with its own handles to the tensors.
-    pub fn to_owned(&self) -> OwnedSegments {
+    pub fn owned(&self) -> OwnedSegments {
         OwnedSegments(self.parts.iter().map(|part| (part.tensor.clone(), part.plus.cloned())).collect())
     }
 

@@ -71,7 +71,8 @@ impl Case {
             vec![y.map(|v| pointwise::activate(v, self.activation))]
         };
         run(&trial, op, oracle);
-        if self.offset < 100.0 {
+        // A single pixel of a single channel has no gradient in x: two large terms cancel.
+        if self.offset < 100.0 && h * w * (c / groups) > 1 {
             check_gradients(&trial.magnified(2.0), op, oracle);
         }
     }

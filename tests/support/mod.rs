@@ -1,7 +1,7 @@
 //! What the test targets share: random inputs, oracles in f64, a comparator, and trials that run an op on a
 //! device.
 
-#![allow(dead_code)] // every test target uses its own part of this
+#![allow(dead_code, unused_imports)] // every test target uses its own part of this
 
 pub mod array;
 pub mod compare;

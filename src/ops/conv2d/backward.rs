@@ -26,13 +26,13 @@ impl Saved {
     pub fn new(geometry: Geometry, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Self {
         Saved {
             geometry,
-            input: conv.input.to_owned(),
+            input: conv.input.owned(),
             prologue: conv.prologue.cloned(),
             upsample: conv.upsample,
             stride: conv.stride,
             padding: conv.padding,
             weight: weight.clone(),
-            epilogue: epilogue.to_owned(),
+            epilogue: epilogue.owned(),
         }
     }
 

@@ -101,7 +101,7 @@ pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
     if !cx.tracks(&inputs) {
         return Ok(result.freeze());
     }
-    let parts = segments.to_owned();
+    let parts = segments.owned();
     Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
         split_into(cx, gradient, &parts.view(), gradients)
     }))

@@ -116,7 +116,7 @@ impl Saved {
         area: usize,
     ) -> Self {
         Saved {
-            segments: segments.to_owned(),
+            segments: segments.owned(),
             gamma: norm.gamma.clone(),
             beta: norm.beta.clone(),
             adaln: adaln.cloned(),

@@ -97,7 +97,7 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     if !cx.tracks(&inputs) {
         return Ok(result.freeze());
     }
-    let (parts, affine) = (segments.to_owned(), affine.clone());
+    let (parts, affine) = (segments.owned(), affine.clone());
     Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
         affine_gradient(cx, &parts.view(), &affine, gradient, gradients)
     }))

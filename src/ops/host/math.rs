@@ -87,7 +87,7 @@ pub fn silu_slope(x: f32) -> f32 {
 #[inline(always)]
 pub fn gelu_slope(x: f32) -> f32 {
     /// 1 / sqrt(2 pi)
-    const DENSITY: f32 = 0.398_942_28;
+    const DENSITY: f32 = 0.398_942_3;
     0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * DENSITY * exp(-0.5 * x * x)
 }
 

@@ -100,7 +100,7 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     if !tracked {
         return Ok(result.freeze());
     }
-    let (x, weight, epilogue) = (x.clone(), weight.clone(), epilogue.to_owned());
+    let (x, weight, epilogue) = (x.clone(), weight.clone(), epilogue.owned());
     Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
         epilogue.backward(cx, gradient, gradients)?;
         if gradients.wants(&x) {

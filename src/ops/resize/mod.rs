@@ -14,7 +14,7 @@ use crate::tensor::{DType, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
-    let [n, own_h, own_w, c] = image.nhwc()?;
+    let [_, own_h, own_w, _] = image.nhwc()?;
     if (own_h, own_w) == (h, w) {
         return Ok(image.clone());
     }
