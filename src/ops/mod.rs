@@ -7,7 +7,7 @@
 mod activation;
 mod epilogue;
 mod gpu;
-mod host;
+pub(crate) mod host;
 mod segments;
 
 pub mod adapter_gate;
@@ -16,6 +16,7 @@ pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
 pub mod embedding;
+pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;

@@ -6,4 +6,5 @@ mod elementwise;
 mod image;
 mod linear;
 mod norm;
+mod replay;
 mod support;
