@@ -9,7 +9,7 @@ mod activation;
 mod checkpoint;
 mod epilogue;
 mod gpu;
-mod host;
+pub(crate) mod host;
 mod segments;
 mod weights;
 
@@ -19,13 +19,16 @@ pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
 pub mod embedding;
+pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod pixel_unshuffle;
 pub mod resize;
 pub mod sums;
 pub mod tiles;
 pub mod wavelet;
+pub mod window_attention;
 
 pub use crate::autograd::Cx;
 pub use accumulate::{Accumulate, sum};

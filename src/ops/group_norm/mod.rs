@@ -7,10 +7,12 @@
 mod backward;
 mod cpu;
 mod cpu_backward;
+pub(super) mod cuda;
+pub mod plan;
 
 use super::gpu::no_gpu_kernel;
 use super::{Activation, Cx, Segments};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use backward::affine_gradient;
@@ -59,20 +61,30 @@ pub fn group_norm(
     inputs.extend([norm.gamma, norm.beta]);
     inputs.extend(adaln);
     let tracked = cx.tracks(&inputs);
+    let size = [n, h * w, c];
     let mut result = cx.allocate([n, 2, c], DType::F32)?;
     // mean and 1 / sqrt(var + eps) of every group, which only a backward asks for
     let mut statistics = match tracked {
         true => Some(cx.allocate([n, norm.groups, 2], DType::F32)?),
         false => None,
     };
+    let scratch = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => cuda::scratch(segments, size),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             let statistics = statistics.as_mut().map(|statistics| statistics.host_mut()).transpose()?;
-            cpu::coefficients(segments, norm, adaln, [n, h * w, c], statistics, result.host_mut()?)?;
+            cpu::coefficients(segments, norm, adaln, size, statistics, result.host_mut()?)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("group_norm")),
+        Device::Gpu(_) if tracked => return Err(no_gpu_kernel("group_norm with statistics")),
+        Device::Gpu(gpu) => {
+            cuda::coefficients(gpu, segments, norm, adaln, size, &mut result, &mut scratch)?;
+        }
         Device::Plan(_) => {}
     }
+    drop(scratch);
     let mut coefficients = result.freeze();
     if let Some(statistics) = statistics {
         let saved = backward::Saved::new(segments, norm, adaln, statistics.freeze(), h * w);
@@ -89,7 +101,7 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => cpu::normalise(segments, affine, h * w, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("normalise")),
+        Device::Gpu(gpu) => cuda::normalise(gpu, segments, affine, [n, h * w, c], &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = segments.tensors();

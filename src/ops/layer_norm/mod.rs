@@ -2,6 +2,8 @@
 
 mod cpu;
 mod cpu_backward;
+mod cuda;
+pub mod plan;
 
 use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
@@ -18,7 +20,7 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm")),
+        Device::Gpu(gpu) => cuda::layer_norm(gpu, x, [gamma, beta], eps, &mut result)?,
         Device::Plan(_) => {}
     }
     let inputs = [x, gamma, beta];

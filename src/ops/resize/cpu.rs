@@ -5,8 +5,20 @@ use rayon::prelude::*;
 use super::Taps;
 use crate::ops::host::math::vectorised;
 
+/// [N, H, W, C] -> [N, down, across, C]; `between` holds [N, H, across, C].
+pub fn resample(
+    source: &[f32],
+    [n, h, w, c]: [usize; 4],
+    [down, across]: &[Vec<Taps>; 2],
+    between: &mut [f32],
+    out: &mut [f32],
+) {
+    columns(source, [n * h, w, c], across, between);
+    rows(between, [n, h, across.len() * c], down, out);
+}
+
 /// [lines, from, C] -> [lines, taps, C]
-pub fn columns(source: &[f32], [_, from, c]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
+fn columns(source: &[f32], [_, from, c]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
     let to = taps.len();
     out.par_chunks_exact_mut(to * c).zip(source.par_chunks_exact(from * c)).for_each(|(line, source)| {
         for (pixel, taps) in line.chunks_exact_mut(c).zip(taps) {
@@ -19,7 +31,7 @@ pub fn columns(source: &[f32], [_, from, c]: [usize; 3], taps: &[Taps], out: &mu
 }
 
 /// [N, from, row] -> [N, taps, row]
-pub fn rows(source: &[f32], [_, from, row]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
+fn rows(source: &[f32], [_, from, row]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
     let to = taps.len();
     out.par_chunks_exact_mut(row).enumerate().for_each(|(index, line)| {
         let (image, taps) = (index / to, &taps[index % to]);

@@ -5,47 +5,66 @@
 //! cubic((j - centre + 1/2) / max(r, 1)), normalised to sum 1. Values are not clamped.
 
 mod cpu;
+mod cuda;
 
 use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
-    let [_, own_h, own_w, _] = image.nhwc()?;
+    let [n, own_h, own_w, c] = image.nhwc()?;
     if (own_h, own_w) == (h, w) {
         return Ok(image.clone());
     }
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
-    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
-    let result = resample(cx, image, &axes)?;
-    if !cx.tracks(&[image]) {
-        return Ok(result);
+    let mut result = cx.allocate([n, h, w, c], DType::F32)?;
+    let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    let tables = match cx.device().target() {
+        Target::Cpu => [0, 0],
+        Target::Gpu => [cuda::table(own_w, w), cuda::table(own_h, h)],
+    };
+    let mut tables = [cx.allocate([tables[0]], DType::F32)?, cx.allocate([tables[1]], DType::F32)?];
+    match cx.device() {
+        Device::Cpu(_) => {
+            let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+            cpu::resample(
+                image.host()?,
+                [n, own_h, own_w, c],
+                &axes,
+                scratch.host_mut()?,
+                result.host_mut()?,
+            );
+        }
+        Device::Gpu(gpu) => cuda::bicubic(gpu, image, &mut tables, &mut scratch, &mut result)?,
+        Device::Plan(_) => {}
     }
-    let image = image.clone();
-    Ok(cx.record(&[&image.clone()], result, move |cx, gradient, gradients| {
-        let [down, across] = axes;
-        let turned = [transposed(&down, own_h), transposed(&across, own_w)];
-        gradients.add(cx, &image, resample(cx, gradient, &turned)?)
+    if !cx.tracks(&[image]) {
+        return Ok(result.freeze());
+    }
+    let input = image.clone();
+    Ok(cx.record(&[image], result.freeze(), move |cx, gradient, gradients| {
+        gradients.add(cx, &input, resize_gradient(cx, gradient, input.shape())?)
     }))
 }
 
-/// Applies the taps of rows, then columns, of the result.
-fn resample(cx: &Cx, image: &Tensor, [down, across]: &[Vec<Taps>; 2]) -> Result<Tensor> {
-    let [n, own_h, own_w, c] = image.nhwc()?;
-    let mut result = cx.allocate([n, down.len(), across.len(), c], DType::F32)?;
-    let mut scratch = cx.allocate([n, own_h, across.len(), c], DType::F32)?;
+/// The gradient of the image from that of the resized one: the taps transposed.
+fn resize_gradient(cx: &Cx, gradient: &Tensor, shape: Shape) -> Result<Tensor> {
+    let [n, h, w, c] = gradient.nhwc()?;
+    let (own_h, own_w) = (shape[1], shape[2]);
+    let mut result = cx.allocate(shape, DType::F32)?;
+    let mut scratch = cx.allocate([n, h, own_w, c], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
-            let between = scratch.host_mut()?;
-            cpu::columns(image.host()?, [n * own_h, own_w, c], across, between);
-            cpu::rows(between, [n, own_h, across.len() * c], down, result.host_mut()?);
+            let (down, across) = (bicubic_taps(own_h, h), bicubic_taps(own_w, w));
+            let axes = [transposed(&down, own_h), transposed(&across, own_w)];
+            cpu::resample(gradient.host()?, [n, h, w, c], &axes, scratch.host_mut()?, result.host_mut()?);
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic")),
+        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic backward")),
         Device::Plan(_) => {}
     }
     Ok(result.freeze())
@@ -60,8 +79,8 @@ pub fn resize_bicubic_host(values: &[f32], [n, own_h, own_w, c]: [usize; 4], h: 
     }
     let mut across = vec![0.0; n * own_h * w * c];
     let mut result = vec![0.0; n * h * w * c];
-    cpu::columns(values, [n * own_h, own_w, c], &bicubic_taps(own_w, w), &mut across);
-    cpu::rows(&across, [n, own_h, w * c], &bicubic_taps(own_h, h), &mut result);
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    cpu::resample(values, [n, own_h, own_w, c], &axes, &mut across, &mut result);
     result
 }
 

@@ -27,7 +27,7 @@ pub use self::text::blocks_run as text_blocks_run;
 use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
 use super::folder;
-use super::identify::identify;
+use super::identify::kind_of;
 use crate::error::{Error, Result};
 
 pub const UNET: &str = "model.diffusion_model.";
@@ -90,6 +90,23 @@ impl Checkpoint {
     /// As [`Checkpoint::open`]; or the file holds something else, which the message names.
     pub fn open_stage1(path: &Path) -> Result<Checkpoint> {
         stage1(Checkpoint::open(path)?)
+    }
+}
+
+impl Checkpoint {
+    /// Opens the weights of the SwinIR that cleans training data. Its index and mask buffers are set aside.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; or the file holds something else, which the message names.
+    pub fn open_swinir(path: &Path) -> Result<Checkpoint> {
+        let file = Checkpoint::open(path)?;
+        if kind_of(&file) != super::identify::Kind::SwinIr {
+            return Err(wrong_file(&file, "SwinIR weights", "give general_swinir_v1.ckpt with --swinir"));
+        }
+        rename(&file, |name| {
+            let buffer = [".relative_position_index", ".attn_mask"].iter().any(|end| name.ends_with(end));
+            if buffer { Place::Extra } else { Place::Name(name.to_owned()) }
+        })
     }
 }
 
@@ -232,8 +249,7 @@ pub(crate) fn reshape(
 
 /// A file of another kind than asked for.
 fn wrong_file(file: &Checkpoint, wanted: &str, remedy: &str) -> Error {
-    let found = identify(file);
-    Error::weights(format!("expected {wanted}, this is {}", found.kind))
+    Error::weights(format!("expected {wanted}, this is {}", kind_of(file)))
         .at(file.label().to_owned())
         .fix(remedy.to_owned())
 }
