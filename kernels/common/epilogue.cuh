@@ -6,8 +6,8 @@
 #include "common/vector.cuh"
 
 struct Epilogue {
-    const void* bias;       // [columns] or absent
-    const void* per_image;  // [images, columns] or absent
+    const float* bias;      // [columns] or absent
+    const void* per_image;  // [images, columns] or absent; with one row for all, rows_per_image is 2^32 - 1
     const void* residual;   // shaped like the result, or absent
     unsigned rows_per_image;
     unsigned activation;
@@ -47,14 +47,14 @@ __device__ __forceinline__ void write_8(void* out, const float (&v)[8], uint64_t
 
 // Finishes the sums of columns `column` to `column + 7` of `row` and writes those below `columns`.
 template <typename T>
-__device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v)[8], uint64_t row, unsigned column,
+__device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v)[8], unsigned row, unsigned column,
                                          unsigned columns) {
     if (column >= columns) return;
     int own = columns - column < 8 ? int(columns - column) : 8;
     bool whole = e.aligned && own == 8;
-    uint64_t first = row * columns + column;
-    add_8<T>(v, e.bias, column, own, whole);
-    if (e.per_image) add_8<T>(v, e.per_image, row / e.rows_per_image * columns + column, own, whole);
+    uint64_t first = uint64_t(row) * columns + column;
+    add_8<float>(v, e.bias, column, own, whole);
+    if (e.per_image) add_8<T>(v, e.per_image, uint64_t(row / e.rows_per_image) * columns + column, own, whole);
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation, e.slope) * e.scale;
     add_8<T>(v, e.residual, first, own, whole);

@@ -65,12 +65,12 @@ __device__ __forceinline__ void finish(const GemmParams& p, unsigned row, unsign
         // The biases of value and gate are [2h]; the gate is an activation of its own.
         float out[8];
         unsigned first = column / 2, h = p.n / 2;
-        const T* bias = static_cast<const T*>(p.epilogue.bias);
+        const float* bias = p.epilogue.bias;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             bool there = first + i < h;
-            float value = values[2 * i] + (there ? to_f32(bias[first + i]) : 0.0f);
-            float gate = values[2 * i + 1] + (there ? to_f32(bias[h + first + i]) : 0.0f);
+            float value = values[2 * i] + (there ? bias[first + i] : 0.0f);
+            float gate = values[2 * i + 1] + (there ? bias[h + first + i] : 0.0f);
             out[i] = value * gelu(gate);
         }
         T* to = static_cast<T*>(p.out) + uint64_t(row) * h + first;

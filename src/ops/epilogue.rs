@@ -7,7 +7,7 @@ use crate::tensor::{Shape, Tensor};
 /// `residual + scale * activation(sum + bias + per_image)`; parts that are absent do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue<'a> {
-    /// [O]
+    /// [O], always f32
     pub bias: Option<&'a Tensor>,
     /// [N, O], or [1, O] for all images; the same for every pixel: a projected time embedding
     pub per_image: Option<&'a Tensor>,

@@ -48,6 +48,9 @@ const _: () = assert!(size_of::<EpilogueParams>() == 48);
 
 impl EpilogueParams {
     /// For a result at `out` with rows of `columns` elements, `rows_per_image` of them an image.
+    ///
+    /// # Errors
+    /// The bias is not f32, or another part not of the result's `dtype`.
     pub fn new(
         epilogue: &Epilogue,
         out: u64,
@@ -55,15 +58,28 @@ impl EpilogueParams {
         rows_per_image: usize,
         dtype: DType,
     ) -> Result<Self> {
+        let others = [epilogue.per_image, epilogue.residual].into_iter().flatten();
+        let expected =
+            others.map(|tensor| (tensor, dtype)).chain(epilogue.bias.map(|bias| (bias, DType::F32)));
+        if let Some((tensor, dtype)) = expected.into_iter().find(|(tensor, dtype)| tensor.dtype() != *dtype) {
+            return Err(Error::internal(format!(
+                "an epilogue is given {} where it takes {}",
+                tensor.dtype().name(),
+                dtype.name()
+            )));
+        }
         let [bias, per_image, residual] =
             [epilogue.bias, epilogue.per_image, epilogue.residual].map(address_or_null);
         let (bias, per_image, residual) = (bias?, per_image?, residual?);
         let (activation, slope) = activation_code(epilogue.activation);
+        // One row for all images: every row of the result is of the first.
+        let common = epilogue.per_image.is_some_and(|rows| rows.shape()[0] == 1);
+        let rows_per_image = if common { u32::MAX } else { rows_per_image as u32 };
         Ok(EpilogueParams {
             bias,
             per_image,
             residual,
-            rows_per_image: rows_per_image as u32,
+            rows_per_image,
             activation,
             slope,
             scale: epilogue.scale,

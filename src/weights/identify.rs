@@ -154,7 +154,8 @@ pub fn identify(file: &Checkpoint) -> Identity {
     }
 }
 
-fn kind_of(file: &Checkpoint) -> Kind {
+/// What the names in `file` say that it is. Translates no names, so that a translation may ask.
+pub(super) fn kind_of(file: &Checkpoint) -> Kind {
     let has = |prefix: &str| file.has_prefix(prefix);
     let (unet, vae, text) = (has(names::UNET), has(names::VAE), has(names::TEXT));
     if unet || vae || text {
@@ -167,8 +168,8 @@ fn kind_of(file: &Checkpoint) -> Kind {
         (false, Some(variant)) => return Kind::Adapter(variant),
         (false, None) => {}
     }
-    if let Some(naming) = rrdbnet::naming(file) {
-        return rrdbnet_kind(file, naming);
+    if let Some(kind) = rrdbnet_kind(file) {
+        return kind;
     }
     let dense = |name: &str| file.contains(name);
     if names::unet::is_diffusers(file) {
@@ -209,15 +210,17 @@ fn adapter_variant(file: &Checkpoint) -> Option<AdapterVariant> {
     Some(if paper { AdapterVariant::Paper } else { AdapterVariant::Official })
 }
 
-fn rrdbnet_kind(file: &Checkpoint, naming: Naming) -> Kind {
-    let old = rrdbnet::to_old(file).unwrap_or_default();
+/// `None` when no tensor is one of an RRDBNet, whatever the names begin with.
+fn rrdbnet_kind(file: &Checkpoint) -> Option<Kind> {
+    let naming = rrdbnet::naming(file)?;
+    let old = rrdbnet::to_old(file).ok().filter(|old| !old.is_empty())?;
     let rows = |name: &str| old.get(name).and_then(|entry| entry.shape().first()).copied().unwrap_or(0);
-    Kind::RrdbNet {
+    Some(Kind::RrdbNet {
         naming,
         features: rows("conv_first.weight"),
         growth: rows("RRDB_trunk.0.RDB1.conv1.weight"),
         blocks: names::count_of(old.names(), |name| names::number_after(name, "RRDB_trunk.")),
-    }
+    })
 }
 
 /// (missing, unexpected) names of canonical tensors.

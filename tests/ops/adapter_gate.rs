@@ -21,7 +21,7 @@ fn map_and_injection_match_the_formula() {
         let inputs = vec![
             random.array(&image(c)),
             random.array(&[1, c, 3, 3]).map(|v| 0.1 * v),
-            random.array(&[1]),
+            random.array(&[1]).plain(),
             random.array(&[n, 2, c]).plain(),
             random.array(&image(d)),
             random.array(&image(d)),

@@ -106,7 +106,7 @@ impl Case {
             inputs.push(random.array(&[self.n, 2, c]).plain());
         }
         if self.bias {
-            inputs.push(random.array(&[o]));
+            inputs.push(random.array(&[o]).plain());
         }
         match self.per_image {
             PerImage::None => {}

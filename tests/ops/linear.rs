@@ -12,7 +12,7 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
     let mut inputs = vec![random.array(&sizes(k)), random.array(&[o, k])];
     if full {
         inputs.extend([
-            random.array(&[o]),
+            random.array(&[o]).plain(),
             random.array(&[if o.is_multiple_of(2) { 1 } else { rows[0] }, o]),
             random.array(&sizes(o)),
         ]);
@@ -83,7 +83,7 @@ fn gated_gelu() {
         let inputs = vec![
             random.array(&[rows[0], rows[1], k]),
             random.array(&[2 * half, k]),
-            random.array(&[2 * half]),
+            random.array(&[2 * half]).plain(),
         ];
         run(
             &Trial::new(format!("linear_geglu {rows:?} {k} -> {half}"), inputs, k).magnified(2.0),

@@ -280,6 +280,12 @@ fn a_file_in_the_wrong_place_is_named() {
     );
     assert!(say(Checkpoint::open_stage1(&swinir)).contains("this is SwinIR"));
     assert!(say(Checkpoint::open_sd(&clip)).contains("this is CLIP with a ResNet-50"));
+    // The name begins like one of an RRDBNet and is none.
+    let nearly = ("body.0.rdb1.conf1.weight".into(), "float32".into(), vec![2, 2, 3, 3]);
+    assert!(
+        say(Checkpoint::open_stage1(&sparse(folder.path(), "nearly", &[nearly])))
+            .contains("this is of an unknown kind")
+    );
     let one = prefixed("cond_stage_model.transformer.", manifest("sd21_diffusers_text_encoder"));
     let unet = prefixed(names::UNET, vec![("out.0.bias".into(), "float32".into(), vec![320])]);
     assert!(

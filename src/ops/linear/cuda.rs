@@ -34,13 +34,9 @@ pub fn linear(
     result: &mut TensorMut,
 ) -> Result<()> {
     let dtype = x.dtype();
-    let others = [&weight.packed].into_iter().chain(epilogue.tensors());
-    if let Some(other) = others.into_iter().find(|tensor| tensor.dtype() != dtype) {
-        return Err(Error::internal(format!(
-            "a linear layer of {} meets {}",
-            dtype.name(),
-            other.dtype().name()
-        )));
+    if weight.packed.dtype() != dtype {
+        let other = weight.packed.dtype().name();
+        return Err(Error::internal(format!("a linear layer of {} meets weights of {other}", dtype.name())));
     }
     let (m, n, k) = (x.shape().rows(), weight.outputs, weight.inputs);
     let product = Product { m, n, k, gated, dtype };

@@ -27,7 +27,7 @@ pub use self::text::blocks_run as text_blocks_run;
 use super::checkpoint::Checkpoint;
 use super::entry::TensorEntry;
 use super::folder;
-use super::identify::identify;
+use super::identify::kind_of;
 use crate::error::{Error, Result};
 
 pub const UNET: &str = "model.diffusion_model.";
@@ -232,8 +232,7 @@ pub(crate) fn reshape(
 
 /// A file of another kind than asked for.
 fn wrong_file(file: &Checkpoint, wanted: &str, remedy: &str) -> Error {
-    let found = identify(file);
-    Error::weights(format!("expected {wanted}, this is {}", found.kind))
+    Error::weights(format!("expected {wanted}, this is {}", kind_of(file)))
         .at(file.label().to_owned())
         .fix(remedy.to_owned())
 }
