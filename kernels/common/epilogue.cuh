@@ -58,9 +58,5 @@ __device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v
 #pragma unroll
     for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation, e.slope) * e.scale;
     add_8<T>(v, e.residual, first, own, whole);
-    T* to = static_cast<T*>(out) + first;
-    if (whole)
-        store_8(to, v);
-    else
-        store_some(to, v, own);
+    write_8<T>(out, v, first - column, column, columns, e.aligned);
 }

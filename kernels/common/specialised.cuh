@@ -13,10 +13,10 @@
 
 // Mirrored by SplitParams in src/ops/gpu.rs.
 struct Split {
-    float* partial;      // [splits, tiles, 128 * BN], or absent without splits
-    unsigned* arrived;   // [tiles] of zeros, before and after
+    float* partial;     // [splits, tiles, 128, BN], or absent without splits
+    unsigned* arrived;  // [tiles] of zeros, before and after
     unsigned tiles, splits;
-    unsigned steps;      // tiles along k
+    unsigned steps;  // tiles along k
     unsigned pad;
 };
 static_assert(sizeof(Split) == 32, "src/ops/gpu.rs mirrors this");
@@ -67,10 +67,12 @@ struct Specialised {
         }
     }
 
-    // load(tile, step, stage, barrier) starts the copies of one step, of whole boxes; finish(tile, sums) takes
-    // the sums of a tile, 64 rows of which are this warpgroup's.
-    template <typename Load, typename Finish>
-    static __device__ __forceinline__ void run(Shared& shared, const Split& p, Load load, Finish finish) {
+    // load(tile, step, stage, barrier) starts the copies of one step, of whole boxes. combine(tile, sums) makes
+    // of the sums, where they lie in registers, what the first COLUMNS columns hold; a product that needs it has
+    // no splits. write(tile, row, column, values) gets eight consecutive columns of a row of a finished tile.
+    template <int COLUMNS, typename Load, typename Combine, typename Write>
+    static __device__ __forceinline__ void run(Shared& shared, const Split& p, Load load, Combine combine,
+                                               Write write) {
         if (thread() == 0) {
             for (int i = 0; i < STAGES; i++) {
                 init_mbarrier(shared.full[i], 1);
@@ -84,7 +86,7 @@ struct Specialised {
             if (thread() == MULTIPLIERS) copy(shared, p, load);
         } else {
             grow_registers<232>();
-            multiply_all(shared, p, finish);
+            multiply_all<COLUMNS>(shared, p, combine, write);
         }
     }
 
@@ -101,14 +103,20 @@ struct Specialised {
         });
     }
 
-    template <typename Finish>
-    static __device__ __forceinline__ void multiply_all(Shared& shared, const Split& p, Finish finish) {
+    template <int COLUMNS, typename Combine, typename Write>
+    static __device__ __forceinline__ void multiply_all(Shared& shared, const Split& p, Combine combine, Write write) {
         Place place;
         for_each_part(p, [&](unsigned tile, unsigned split, unsigned first, unsigned end) {
             float sum[SUMS];
             multiply_part(shared, place, end - first, sum);
-            if (p.splits > 1 && !add_parts(shared, p, tile, split, sum)) return;
-            finish(tile, sum);
+            combine(tile, sum);
+            drain<COLUMNS>(shared, sum, [&](unsigned row, unsigned column, float(&values)[8]) {
+                if (p.splits > 1)
+                    store_8(part_of(p, tile, split, row, column), values);
+                else
+                    write(tile, row, column, values);
+            });
+            if (p.splits > 1) add_parts(shared, p, tile, write);
         });
     }
 
@@ -139,27 +147,26 @@ struct Specialised {
         if (lane_index() == 0) arrive(shared.empty[before]);
     }
 
-    // Leaves the sums of a part in memory. In the last block of the tile: true, with the sums of all parts.
-    static __device__ __forceinline__ bool add_parts(Shared& shared, const Split& p, unsigned tile, unsigned split,
-                                                     float (&sum)[SUMS]) {
-        auto place = [&](unsigned split, int i) {
-            return p.partial + (uint64_t(split) * p.tiles + tile) * (BM * BN) + i * MULTIPLIERS + thread() * 4;
-        };
+    static __device__ __forceinline__ float* part_of(const Split& p, unsigned tile, unsigned split, unsigned row,
+                                                     unsigned column) {
+        return p.partial + (uint64_t(split) * p.tiles + tile) * (BM * BN) + row * BN + column;
+    }
+
+    // In the last block of the tile: the sums of all parts are added and written.
+    template <typename Write>
+    static __device__ __forceinline__ void add_parts(Shared& shared, const Split& p, unsigned tile, Write write) {
+        if (!arrive_last(p.arrived + tile, p.splits, shared.last, [] { sync_threads(1, MULTIPLIERS); })) return;
+        for (unsigned item = thread(); item < BM * BN / 8; item += MULTIPLIERS) {
+            unsigned row = item / (BN / 8), column = item % (BN / 8) * 8;
+            float sum[8] = {};
+            for (unsigned split = 0; split < p.splits; split++) {
+                float values[8];
+                load_8(part_of(p, tile, split, row, column), values);
 #pragma unroll
-        for (int i = 0; i < SUMS; i += 4)
-            store_16_bytes(place(split, i), make_uint4(__float_as_uint(sum[i]), __float_as_uint(sum[i + 1]),
-                                                       __float_as_uint(sum[i + 2]), __float_as_uint(sum[i + 3])));
-        if (!arrive_last(p.arrived + tile, p.splits, shared.last, [] { sync_threads(1, MULTIPLIERS); })) return false;
-#pragma unroll
-        for (int i = 0; i < SUMS; i++) sum[i] = 0.0f;
-        for (unsigned part = 0; part < p.splits; part++)
-#pragma unroll
-            for (int i = 0; i < SUMS; i += 4) {
-                uint4 four = load_16_bytes(place(part, i));
-                sum[i] += __uint_as_float(four.x), sum[i + 1] += __uint_as_float(four.y);
-                sum[i + 2] += __uint_as_float(four.z), sum[i + 3] += __uint_as_float(four.w);
+                for (int i = 0; i < 8; i++) sum[i] += values[i];
             }
-        return true;
+            write(tile, row, column, sum);
+        }
     }
 
     // Hands the first COLUMNS columns of the sums out in rows: calls write(row, column, values) for eight
@@ -169,12 +176,13 @@ struct Specialised {
         static_assert(COLUMNS % CHUNK == 0, "sums leave by whole chunks");
         float* own = shared.staging[warp_index()];
         int lane = lane_index(), row = warp_index() * 16;
-#pragma unroll
+        // What is done with the sums is compiled once; only their registers depend on the chunk.
+#pragma unroll 1
         for (int chunk = 0; chunk < COLUMNS / CHUNK; chunk++) {
 #pragma unroll
-            for (int j = 0; j < CHUNK / 8; j++) {
-                float* at = own + lane / 4 * STAGING_ROW + j * 8 + lane % 4 * 2;
-                int i = chunk * (CHUNK / 2) + j * 4;
+            for (int i = 0; i < COLUMNS / 2; i += 4) {
+                if (i / (CHUNK / 2) != chunk) continue;
+                float* at = own + lane / 4 * STAGING_ROW + i % (CHUNK / 2) * 2 + lane % 4 * 2;
                 at[0] = sum[i], at[1] = sum[i + 1];
                 at[8 * STAGING_ROW] = sum[i + 2], at[8 * STAGING_ROW + 1] = sum[i + 3];
             }

@@ -31,6 +31,15 @@ __device__ __forceinline__ void fence_products(TASR_SITE) {
 #endif
 }
 
+// Shows what this thread wrote to shared memory to the products behind the next barrier.
+__device__ __forceinline__ void show_to_products() {
+#ifdef TASR_EMULATOR
+    emulator::fence_async();
+#else
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
 // Ends a group of products.
 __device__ __forceinline__ void commit_products(TASR_SITE) {
 #ifdef TASR_EMULATOR

@@ -15,7 +15,7 @@ struct GemmSm90Params {
     unsigned m, n, k, pad;
     Split split;
     Epilogue epilogue;
-    uint64_t more[1];
+    uint64_t unused[3];
 };
 static_assert(sizeof(GemmSm90Params) == 384, "src/ops/linear/sm90.rs mirrors this");
 
@@ -33,27 +33,27 @@ __device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
         copy_box(stage.b, p.b, full, {k, n});
         if (GATED) copy_box(stage.b + BN / 2 * Tiles::BK, p.b, full, {k, int(h) + n});
     };
-    auto finish = [&](unsigned tile, float(&sum)[Tiles::SUMS]) {
-        unsigned m = tile % rows * Tiles::BM, n = tile / rows * COLUMNS;
+    auto combine = [&](unsigned tile, float(&sum)[Tiles::SUMS]) {
         if constexpr (GATED) {
-            const T* bias = static_cast<const T*>(p.epilogue.bias);
+            unsigned n = tile / rows * COLUMNS;
+            const float* bias = p.epilogue.bias;
 #pragma unroll
             for (int i = 0; i < Tiles::SUMS / 2; i++) {
                 unsigned column = n + i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
                 if (column >= h) continue;
-                float value = sum[i] + to_f32(bias[column]);
-                sum[i] = value * gelu(sum[i + Tiles::SUMS / 2] + to_f32(bias[h + column]));
+                sum[i] = (sum[i] + bias[column]) * gelu(sum[i + Tiles::SUMS / 2] + bias[h + column]);
             }
         }
-        Tiles::template drain<COLUMNS>(shared, sum, [&](unsigned row, unsigned column, float(&values)[8]) {
-            if (m + row >= p.m) return;
-            if constexpr (GATED)
-                write_8<T>(p.out, values, uint64_t(m + row) * h, n + column, h, p.epilogue.aligned);
-            else
-                finish_8<T>(p.epilogue, p.out, values, m + row, n + column, p.n);
-        });
     };
-    Tiles::run(shared, p.split, load, finish);
+    auto write = [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
+        unsigned m = tile % rows * Tiles::BM + row, n = tile / rows * COLUMNS + column;
+        if (m >= p.m) return;
+        if constexpr (GATED)
+            write_8<T>(p.out, values, uint64_t(m) * h, n, h, p.epilogue.aligned);
+        else
+            finish_8<T>(p.epilogue, p.out, values, m, n, p.n);
+    };
+    Tiles::template run<COLUMNS>(shared, p.split, load, combine, write);
 }
 
 template <typename T>

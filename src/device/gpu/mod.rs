@@ -1,19 +1,23 @@
 //! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
 //! and the emulator, which differ in their [`Driver`] only.
 
+mod arch_path;
 pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod kernels;
+pub mod tensor_map;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
+pub use arch_path::ArchPath;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
+use tensor_map::{Boxes, TensorMap};
 
 /// Spans of one purpose over slabs of the device.
 #[derive(Debug, Default)]
@@ -26,13 +30,14 @@ struct Pool {
 #[derive(Debug)]
 pub struct Gpu {
     driver: Box<dyn Driver>,
+    path: ArchPath,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
 }
 
 impl Gpu {
-    pub fn new(driver: Box<dyn Driver>) -> Self {
-        Gpu { driver, weights: Mutex::default(), activations: Mutex::default() }
+    pub fn new(driver: Box<dyn Driver>, path: ArchPath) -> Self {
+        Gpu { driver, path, weights: Mutex::default(), activations: Mutex::default() }
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -42,8 +47,9 @@ impl Gpu {
     /// GPU, architecture, memory, driver and kernels in a few lines.
     pub fn describe(&self) -> String {
         let info = self.info();
+        let path = if self.path == ArchPath::Sm80 { ", only those of sm_80" } else { "" };
         format!(
-            "{}\ncompute capability {}.{}, {} multiprocessors, {} MiB of memory\ndriver for CUDA {}.{}\nkernels: {}",
+            "{}\ncompute capability {}.{}, {} multiprocessors, {} MiB of memory\ndriver for CUDA {}.{}\nkernels: {}{path}",
             info.name,
             info.capability.0,
             info.capability.1,
@@ -55,9 +61,18 @@ impl Gpu {
         )
     }
 
-    /// True when `kernel` exists for this device's architecture.
+    /// True when `kernel` exists for this device's architecture, and the path that plans take has it.
     pub fn has(&self, kernel: Kernel) -> bool {
-        self.driver.has(kernel)
+        let on_path = self.path == ArchPath::Best || kernel.architectures().is_empty();
+        on_path && self.driver.has(kernel)
+    }
+
+    /// What a kernel needs to copy `boxes` by TMA.
+    ///
+    /// # Errors
+    /// TMA has no such tensor or box, or the driver is too old.
+    pub fn tensor_map<const R: usize>(&self, boxes: &Boxes<R>) -> Result<TensorMap> {
+        self.driver.tensor_map(&boxes.tiling()?)
     }
 
     fn pool(&self, purpose: Purpose) -> MutexGuard<'_, Pool> {

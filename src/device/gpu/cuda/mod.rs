@@ -2,6 +2,7 @@
 
 mod code;
 mod list;
+mod maps;
 mod nvrtc;
 
 use std::ffi::c_void;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
-use super::Gpu;
+use super::tensor_map::{TensorMap, Tiling};
+use super::{ArchPath, Gpu};
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
 use crate::device::Device;
@@ -48,6 +50,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
         .at("--device cuda")
         .fix("use --device cpu"));
     }
+    let path = ArchPath::from_environment()?;
     let device = result::device::get(ordinal as i32).map_err(failed("open"))?;
     // SAFETY: `device` is a handle that the driver has just given; the context is released in `drop`.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed("make a context"))?;
@@ -56,7 +59,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     cuda.stream =
         result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
     cuda.code = Code::load(&cuda.info)?;
-    Ok(Device::Gpu(Arc::new(Gpu::new(Box::new(cuda)))))
+    Ok(Device::Gpu(Arc::new(Gpu::new(Box::new(cuda), path))))
 }
 
 struct Cuda {
@@ -97,6 +100,10 @@ impl Driver for Cuda {
 
     fn has(&self, kernel: Kernel) -> bool {
         self.code.function(kernel).is_some()
+    }
+
+    fn tensor_map(&self, tiling: &Tiling) -> Result<TensorMap> {
+        maps::encode(tiling, &self.info)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
