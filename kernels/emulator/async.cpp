@@ -3,6 +3,8 @@
 
 #include <cstdio>
 
+#include "arithmetic.h"
+
 namespace emulator {
 
 namespace {

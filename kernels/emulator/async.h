@@ -1,9 +1,9 @@
 // What works beside the warps of sm_90: mbarriers that count copied bytes, TMA, wgmma.
 #pragma once
 
-#include "context.h"
+#include <cstring>
 
-#include "arithmetic.h"
+#include "context.h"
 
 namespace emulator {
 

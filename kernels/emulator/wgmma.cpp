@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "arithmetic.h"
+
 namespace emulator {
 
 namespace {

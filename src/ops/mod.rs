@@ -7,7 +7,7 @@
 mod activation;
 mod epilogue;
 mod gpu;
-mod host;
+pub(crate) mod host;
 mod segments;
 
 pub mod adapter_gate;

@@ -7,10 +7,10 @@ mod metadata;
 mod models;
 mod noise;
 mod prompts;
-mod report;
+pub(super) mod report;
 mod run;
 mod text;
-mod values;
+pub(super) mod values;
 
 use flags::{DtypeChoice, Expert, Files, Machine, Messages, Sampling, Tiles, WeightFiles};
 use memory::Planner;
@@ -271,7 +271,7 @@ fn dtype(choice: DtypeChoice) -> DType {
 }
 
 /// The processor's thread pool, which must stand before any device.
-fn set_threads(threads: Option<usize>) -> Result<()> {
+pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let refuse = |what: String| Error::usage(what).at("--threads").fix("give at most the number of cores");
     if threads > MOST_THREADS {

@@ -33,11 +33,26 @@ pub struct Gpu {
     path: ArchPath,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
+    counters: Mutex<Counters>,
+}
+
+/// Zeros with which blocks count each other; see `arrive_last` in kernels/common/grid.cuh.
+#[derive(Debug, Default)]
+struct Counters {
+    /// How many the last of `slabs` holds.
+    count: usize,
+    slabs: Vec<u64>,
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>, path: ArchPath) -> Self {
-        Gpu { driver, path, weights: Mutex::default(), activations: Mutex::default() }
+        Gpu {
+            driver,
+            path,
+            weights: Mutex::default(),
+            activations: Mutex::default(),
+            counters: Mutex::default(),
+        }
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -145,6 +160,25 @@ impl Gpu {
         &*self.driver
     }
 
+    /// The address of `count` zeros (u32) for a launch whose blocks count each other and that leaves zeros
+    /// behind. Launches share them: work is done in order.
+    pub fn counters(&self, count: usize) -> Result<u64> {
+        /// So many that a run asks the device once.
+        const LEAST: usize = 1 << 14;
+        let counters = &mut *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if counters.count < count || counters.slabs.is_empty() {
+            let count = count.max(2 * counters.count).max(LEAST);
+            let address = self.driver.allocate(4 * count)?;
+            self.driver.span_taken(address, 4 * count);
+            // Earlier launches may still use the smaller ones, so these stay.
+            counters.slabs.push(address);
+            // SAFETY: just allocated with this size.
+            unsafe { self.driver.clear(address, 4 * count)? };
+            counters.count = count;
+        }
+        counters.slabs.last().copied().ok_or_else(|| Error::internal("no counters were made"))
+    }
+
     /// Starts `kernel` with `params`.
     ///
     /// # Safety
@@ -183,6 +217,11 @@ impl Drop for Gpu {
                 // SAFETY: the slab came from `allocate`; storages keep the device alive, so none is left.
                 unsafe { self.driver.free(address) };
             }
+        }
+        let counters = self.counters.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for address in std::mem::take(&mut counters.slabs) {
+            // SAFETY: as above; `free` waits for all work.
+            unsafe { self.driver.free(address) };
         }
     }
 }
