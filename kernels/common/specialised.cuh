@@ -11,7 +11,7 @@
 #include "common/vector.cuh"
 #include "common/wgmma.cuh"
 
-// Mirrored by SplitParams in src/ops/gpu.rs.
+// Mirrored by SplitParams in src/ops/specialised.rs.
 struct Split {
     float* partial;     // [splits, tiles, 128, BN], or absent without splits
     unsigned* arrived;  // [tiles] of zeros, before and after
@@ -19,7 +19,7 @@ struct Split {
     unsigned steps;  // tiles along k
     unsigned pad;
 };
-static_assert(sizeof(Split) == 32, "src/ops/gpu.rs mirrors this");
+static_assert(sizeof(Split) == 32, "src/ops/specialised.rs mirrors this");
 
 // Warps 0 to 7 multiply, warp 8 copies, the three behind it make its warpgroup whole.
 constexpr unsigned SPECIALISED_THREADS = 384, MULTIPLIERS = 256;
@@ -46,6 +46,8 @@ struct Specialised {
         Mbarrier full[STAGES], empty[STAGES];
         unsigned last, pad;
     };
+    static_assert(sizeof(Shared) == STAGES * (BM + BN) * BK * 2 + 20480 + STAGES * 16 + 8,
+                  "src/ops/specialised.rs computes this");
     static_assert(sizeof(Shared) <= 227 * 1024, "a block of sm_90 has 227 KiB");
 
     // A place in the ring.

@@ -25,7 +25,7 @@ struct alignas(64) EncodedMap {
     uint32_t element_bytes;
     /// bytes of a swizzled row: 128, 64, 32, or 0
     uint32_t swizzle;
-    uint32_t pad;
+    uint32_t unused[7];
 };
 static_assert(sizeof(EncodedMap) == 128, "src/device/gpu/emulator.rs mirrors this");
 constexpr uint64_t ENCODED_MARK = 0x70616d5f726e7374;

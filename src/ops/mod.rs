@@ -9,6 +9,7 @@ mod epilogue;
 mod gpu;
 pub(crate) mod host;
 mod segments;
+mod specialised;
 
 pub mod adapter_gate;
 pub mod attention;

@@ -3,6 +3,7 @@
 mod attention;
 mod detectors;
 mod elementwise;
+mod gemm_sm90;
 mod linear;
 mod norm;
 mod support;

@@ -331,8 +331,9 @@ struct EncodedMap {
     rank: u32,
     element_bytes: u32,
     swizzle: u32,
-    pad: u32,
+    unused: [u32; 7],
 }
+const _: () = assert!(size_of::<EncodedMap>() == 128);
 
 /// The map that the emulated TMA reads.
 fn encode(tiling: &Tiling) -> TensorMap {
@@ -345,7 +346,7 @@ fn encode(tiling: &Tiling) -> TensorMap {
         rank: tiling.dims.len() as u32,
         element_bytes: tiling.dtype.size() as u32,
         swizzle: ROW_BYTES as u32,
-        pad: 0,
+        unused: [0; 7],
     };
     map.stride.iter_mut().zip(&tiling.strides).for_each(|(to, &from)| *to = from);
     map.dims.iter_mut().zip(&tiling.dims).for_each(|(to, &from)| *to = from as u32);
