@@ -20,6 +20,12 @@ Mbarrier& existing(void* at, Site site) {
     check(at, 8, Access::Atomic, 8, site);
     Mbarrier* barrier = find(address);
     if (!barrier) fail(site, "mbarrier: nothing initialised it");
+    Fiber& fiber = *worker->current;
+    const Warp& warp = worker->warp[fiber.warp];
+    unsigned initialiser = barrier->thread / WARP;
+    bool known = initialiser == fiber.warp ? barrier->time < warp.now : barrier->time <= warp.seen[initialiser];
+    if (fiber.thread != barrier->thread && !known)
+        fail(site, "race: mbarrier: no barrier of the block between its initialisation and its use");
     return *barrier;
 }
 
@@ -114,6 +120,8 @@ void mbarrier_init(void* at, unsigned arrivals, Site site) {
     Mbarrier barrier{};
     barrier.address = address;
     barrier.arrivals = barrier.left = arrivals;
+    barrier.thread = worker->current->thread;
+    barrier.time = worker->warp[worker->current->warp].now;
     barrier.site = site;
     worker->async->mbarriers.push_back(barrier);
 }

@@ -43,6 +43,8 @@ struct Mbarrier {
     uint64_t expected, coming;
     unsigned phase;
     bool fenced;
+    /// who initialised it, and when
+    unsigned thread, time;
     /// of its copies, once there are any
     unsigned actor;
     Site site;

@@ -75,10 +75,11 @@ impl Work {
         let best = candidates.min_by_key(|&(width, tiles, splits)| {
             (self.cycles(width, tiles, splits, blocks), usize::MAX - width)
         });
-        let (width, tiles, splits) =
-            best.filter(|(_, tiles, splits)| tiles * splits <= i32::MAX as usize && self.steps > 0).ok_or_else(
-                || Error::internal(format!("{self:?} is too large for one launch, or nothing at all")),
-            )?;
+        let (width, tiles, splits) = best
+            .filter(|(_, tiles, splits)| tiles * splits <= i32::MAX as usize && self.steps > 0)
+            .ok_or_else(|| {
+                Error::internal(format!("{self:?} is too large for one launch, or nothing at all"))
+            })?;
         let grid = Grid::linear((tiles * splits).min(blocks) as u32, THREADS).shared(shared_bytes(width));
         Ok(Choice { width, tiles, splits, grid })
     }

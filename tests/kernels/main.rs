@@ -2,6 +2,7 @@
 
 mod attention;
 mod detectors;
+mod detectors_sm90;
 mod elementwise;
 mod gemm_sm90;
 mod linear;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
-use super::tensor_map::{TensorMap, Tiling};
-use super::{ArchPath, Gpu};
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
+use super::tensor_map::{TensorMap, Tiling};
+use super::{ArchPath, Gpu};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use code::Code;
