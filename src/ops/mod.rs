@@ -17,12 +17,15 @@ pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
 pub mod embedding;
+pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod pixel_unshuffle;
 pub mod resize;
 pub mod tiles;
 pub mod wavelet;
+pub mod window_attention;
 
 pub use crate::autograd::Cx;
 pub use activation::Activation;

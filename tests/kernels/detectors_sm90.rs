@@ -102,7 +102,7 @@ fn copied_boxes_and_their_barriers() {
         (9, "the block ends while copies"),
         (10, "misaligned: TMA"),
         (11, "race: mbarrier: no barrier of the block|mbarrier: nothing initialised it|unwritten memory"),
-        (12, "that is no tensor map"),
+        (12, "the tensor map is not in the params|that is no tensor map"),
     ];
     catches(planted::PLANTED_COPIED_BOX, 256, wanted, &bugs);
     is_wrong(planted::PLANTED_COPIED_BOX, 256, wanted, 13);
@@ -120,7 +120,7 @@ fn products_beside_the_warps() {
         (4, "race: writes what another thread read with no barrier between (wgmma of warp"),
         (5, "race: writes what another thread read with no barrier between (wgmma of warp 1)"),
         (6, "unwritten memory: reads 16 bytes of shared memory"),
-        (7, "out of bounds: wgmma"),
+        (7, "out of bounds: wgmma|race: reads what another thread wrote"),
     ];
     catches(planted::PLANTED_PRODUCTS, 160, &wanted, &bugs);
     for bug in [8, 9, 10] {

@@ -4,7 +4,12 @@ mod attention;
 mod detectors;
 mod detectors_sm90;
 mod elementwise;
+<<<<<<< HEAD
 mod gemm_sm90;
+=======
+mod image;
+>>>>>>> main
 mod linear;
 mod norm;
+mod replay;
 mod support;

@@ -12,9 +12,12 @@ pub const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 /// The devices under test: the emulator in every order of threads, or the GPU that TASR_TEST_DEVICE names.
 pub fn devices() -> &'static [Device] {
     static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
-    DEVICES.get_or_init(|| {
-        test_gpu().map_or_else(|| emulators((8, 0)), |name| vec![Device::open(&name).unwrap()])
-    })
+    DEVICES.get_or_init(own_devices)
+}
+
+/// The same, opened for one test: what it counts or records is its own.
+pub fn own_devices() -> Vec<Device> {
+    test_gpu().map_or_else(|| emulators((8, 0)), |name| vec![Device::open(&name).unwrap()])
 }
 
 /// The same as sm_90a, whose kernels only some plans choose; none where a GPU is tested that is another.

@@ -28,6 +28,7 @@ use super::synth::Adapter;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
+use crate::models::Variant;
 use crate::ops::Cx;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights, check_device};
@@ -161,7 +162,7 @@ fn upscale(
     let parameters = RunParameters {
         seed: args.sampling.seed,
         noise: expert.noise.as_ref().map(|path| files::file_name(path)),
-        adapter: system.adapters.as_ref().map_or("none", |adapters| adapters.variant().name()),
+        adapter: system.variant()?.map_or("none", Variant::name),
         device: args.machine.device.clone(),
         dtype: cx.dtype().name(),
         models: models.fingerprints(),
