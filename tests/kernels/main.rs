@@ -4,11 +4,8 @@ mod attention;
 mod detectors;
 mod detectors_sm90;
 mod elementwise;
-<<<<<<< HEAD
 mod gemm_sm90;
-=======
 mod image;
->>>>>>> main
 mod linear;
 mod norm;
 mod replay;

@@ -1,21 +1,15 @@
 //! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
 //! and the emulator, which differ in their [`Driver`] only.
 
-<<<<<<< HEAD
 mod arch_path;
-=======
 mod counts;
->>>>>>> main
 pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod kernels;
-<<<<<<< HEAD
-pub mod tensor_map;
-=======
 mod replay;
->>>>>>> main
+pub mod tensor_map;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,18 +17,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
-<<<<<<< HEAD
 pub use arch_path::ArchPath;
-pub use driver::{Driver, GpuInfo, Grid};
-use kernels::Kernel;
-use tensor_map::{Boxes, TensorMap};
-=======
 pub use counts::Counts;
 use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
 pub use replay::Replay;
->>>>>>> main
+use tensor_map::{Boxes, TensorMap};
 
 /// Spans of one purpose over slabs of the device.
 #[derive(Debug, Default)]
@@ -65,7 +54,6 @@ struct Counters {
 }
 
 impl Gpu {
-<<<<<<< HEAD
     pub fn new(driver: Box<dyn Driver>, path: ArchPath) -> Self {
         Gpu {
             driver,
@@ -73,16 +61,8 @@ impl Gpu {
             weights: Mutex::default(),
             activations: Mutex::default(),
             counters: Mutex::default(),
-=======
-    pub fn new(driver: Box<dyn Driver>) -> Self {
-        Gpu {
-            driver,
-            weights: Mutex::default(),
-            activations: Mutex::default(),
-            counters: Mutex::default(),
             tally: Tally::default(),
             capturing: AtomicBool::new(false),
->>>>>>> main
         }
     }
 
