@@ -2,7 +2,10 @@
 
 use tasr::ops::average_pool::average_pool;
 
-use crate::support::{Array, Random, Trial, run};
+use tasr::autograd::Cx;
+use tasr::tensor::Tensor;
+
+use crate::support::{Array, Random, Trial, check_gradients, run};
 
 fn oracle(x: &Array, factor: usize) -> Array {
     let [n, h, w, c] = x.nhwc();
@@ -21,10 +24,9 @@ fn blocks_are_averaged_and_the_rest_left_out() {
         [([1, 4, 6, 3], 2), ([2, 5, 7, 5], 2), ([1, 3, 3, 1], 3), ([3, 2, 9, 4], 2), ([1, 4, 5, 2], 1)]
     {
         let trial = Trial::new(format!("{shape:?} by {factor}"), vec![Random::new(1).array(&shape)], 4);
-        run(
-            &trial,
-            |cx, inputs| Ok(vec![average_pool(cx, &inputs[0], factor)?]),
-            |inputs| vec![oracle(&inputs[0], factor)],
-        );
+        let op = |cx: &Cx, inputs: &[Tensor]| Ok(vec![average_pool(cx, &inputs[0], factor)?]);
+        let oracle = |inputs: &[Array]| vec![oracle(&inputs[0], factor)];
+        run(&trial, op, oracle);
+        check_gradients(&trial, op, oracle);
     }
 }

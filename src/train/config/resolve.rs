@@ -65,7 +65,6 @@ pub struct Validation {
     pub pictures: Vec<PathBuf>,
     pub every: u64,
     pub steps: usize,
-    pub guidance: f64,
 }
 
 impl Losses {
@@ -195,6 +194,13 @@ impl Settings {
                 "leave it out, or set train.stage to 2",
             ));
         }
+        if model.adapter == Some(AdapterKind::None) && losses.target != Target::Controlnet {
+            return Err(wrong(
+                "model.adapter",
+                "there are no adapters to train",
+                "set objective.target to \"controlnet\"",
+            ));
+        }
         let seed = train.seed.unwrap_or(231);
         let batch = checked("train.batch", train.batch.unwrap_or(32), 1, 65_536)?;
         let accumulate = checked("train.accumulate", train.accumulate.unwrap_or(1), 1, batch)?;
@@ -298,7 +304,6 @@ fn validated(settings: ValidationSettings) -> Result<Option<Validation>> {
         pictures: settings.pictures,
         every: checked("validation.every", settings.every.unwrap_or(1000), 1, u64::MAX)?,
         steps: checked("validation.steps", settings.steps.unwrap_or(50), 1, 1000)?,
-        guidance: checked("validation.guidance", settings.guidance.unwrap_or(1.0), -100.0, 100.0)?,
     }))
 }
 

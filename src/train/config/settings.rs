@@ -57,7 +57,7 @@ overlay! {
     DegradationSettings {
         recipe, fixed, scale, sharpen, kernel, isotropic, sigma, downscale, noise, quality
     }
-    ValidationSettings { every, steps, guidance; lists pictures }
+    ValidationSettings { every, steps; lists pictures }
     LogSettings { every, checkpoint_every, keep }
 }
 
@@ -104,6 +104,8 @@ pub struct ModelSettings {
 pub enum AdapterKind {
     Official,
     Paper,
+    /// A plain ControlNet, which then gets all losses.
+    None,
 }
 
 /// Which values the constants have that are not set.
@@ -257,8 +259,6 @@ pub struct ValidationSettings {
     pub every: Option<u64>,
     /// sampling steps
     pub steps: Option<usize>,
-    /// guidance by the negative prompt
-    pub guidance: Option<f64>,
 }
 
 /// `[log]`: what is left behind and how often.
