@@ -1,5 +1,6 @@
 //! Every kernel against the CPU side of its op, on the emulator, or with TASR_TEST_DEVICE=cuda on a GPU.
 
+mod conv;
 mod detectors;
 mod elementwise;
 mod linear;

@@ -7,7 +7,7 @@ mod driver;
 pub mod emulator;
 pub mod kernels;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
@@ -22,17 +22,21 @@ struct Pool {
     slabs: Vec<Option<u64>>,
 }
 
+/// Counters that launches have in common.
+pub const COUNTERS: usize = 4096;
+
 /// An opened GPU.
 #[derive(Debug)]
 pub struct Gpu {
     driver: Box<dyn Driver>,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
+    counters: OnceLock<u64>,
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>) -> Self {
-        Gpu { driver, weights: Mutex::default(), activations: Mutex::default() }
+        Gpu { driver, weights: Mutex::default(), activations: Mutex::default(), counters: OnceLock::new() }
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -100,6 +104,18 @@ impl Gpu {
         let mut pool = self.pool(purpose);
         self.driver.span_freed(address, bytes);
         pool.allocator.free(span);
+    }
+
+    /// The address of [`COUNTERS`] zeros in u32, which a launch may count in and leaves as zeros: work is done in
+    /// the order of the calls, so that the next launch finds them so.
+    pub fn counters(&self) -> Result<u64> {
+        if let Some(&address) = self.counters.get() {
+            return Ok(address);
+        }
+        let (_, address) = self.allocate(COUNTERS * 4, Purpose::Weight)?;
+        // SAFETY: the span was taken with this length, and is held as long as the device.
+        unsafe { self.driver.clear(address, COUNTERS * 4)? };
+        Ok(*self.counters.get_or_init(|| address))
     }
 
     /// Makes one slab of `bytes` for activations, if so much is not there already.
