@@ -8,6 +8,17 @@ __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 // x * Phi(x), the exact form.
 __device__ __forceinline__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 
+// 2^x to two units in the last place, 0 for -infinity and for results below the normal numbers.
+__device__ __forceinline__ float exp2_approximate(float x) {
+#ifdef TASR_EMULATOR
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 enum Activation : unsigned { ACT_NONE = 0, ACT_SILU = 1, ACT_RELU = 2, ACT_LEAKY_RELU = 3, ACT_GELU = 4 };
 
 __device__ __forceinline__ float activate(float x, unsigned activation, float slope) {
@@ -20,25 +31,18 @@ __device__ __forceinline__ float activate(float x, unsigned activation, float sl
     }
 }
 
-// The same for eight values: one branch for all.
-__device__ __forceinline__ void activate_8(float (&v)[8], unsigned activation, float slope) {
+// The same of several values: one decision for all of them.
+template <int COUNT>
+__device__ __forceinline__ void activate_all(float (&values)[COUNT], unsigned activation, float slope) {
+    auto each = [&](auto function) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) values[i] = function(values[i]);
+    };
     switch (activation) {
-        case ACT_SILU:
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = silu(v[i]);
-            break;
-        case ACT_RELU:
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = v[i] > 0.0f ? v[i] : 0.0f;
-            break;
-        case ACT_LEAKY_RELU:
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = v[i] > 0.0f ? v[i] : slope * v[i];
-            break;
-        case ACT_GELU:
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = gelu(v[i]);
-            break;
-        default: break;
+        case ACT_SILU: return each([](float x) { return silu(x); });
+        case ACT_RELU: return each([](float x) { return x > 0.0f ? x : 0.0f; });
+        case ACT_LEAKY_RELU: return each([=](float x) { return x > 0.0f ? x : slope * x; });
+        case ACT_GELU: return each([](float x) { return gelu(x); });
+        default: return;
     }
 }

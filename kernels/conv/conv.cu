@@ -149,6 +149,7 @@ __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
     }
     if constexpr (FUSED) {
         ChunkSource<T> source = find_chunk<T>(p.segments, first);
+#pragma unroll 1
         for (int pixel = thread() / 4; pixel < p.patch_pixels; pixel += PATCH_STEP) {
             FusedChunk chunk;
             fetch_chunk(p, shared.table, source, pixel, chunk);
@@ -179,6 +180,7 @@ __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
             T* next = shared.patches + (slot ^ 1) * patch_size;
             if (pixel < p.patch_pixels) store_chunk(p, shared.table, source, pixel, chunk, next);
             // Patches with more chunks than the taps of a block have threads.
+#pragma unroll 1
             for (pixel += taps * PATCH_STEP; pixel < p.patch_pixels; pixel += taps * PATCH_STEP) {
                 fetch_chunk(p, shared.table, source, pixel, chunk);
                 store_chunk(p, shared.table, source, pixel, chunk, next);
@@ -247,4 +249,4 @@ template <typename T>
 __device__ void conv_fused_128x16(const ConvParams& p) {
     conv_tiles<T, 128, 16, 4, 1, 4, true>(p);
 }
-KERNEL_HALF(conv_fused_128x16, ConvParams, 128, conv_fused_128x16)
+KERNEL_HALF_RESIDENT(conv_fused_128x16, ConvParams, 128, 5, conv_fused_128x16)

@@ -44,7 +44,6 @@ __device__ __forceinline__ void copy_patch(const ConvParams& p, const int2* tabl
 // A chunk on its way through registers.
 struct FusedChunk {
     uint4 own, plus;
-    uint4 a[2], b[2];
     int from;
 };
 
@@ -58,19 +57,6 @@ __device__ __forceinline__ void fetch_chunk(const ConvParams& p, const int2* tab
     uint64_t at = uint64_t(unsigned(chunk.from)) * source.width;
     chunk.own = load_16_bytes(source.from + at);
     if (source.plus) chunk.plus = load_16_bytes(source.plus + at);
-    if (p.coefficients) {
-        const float* a = p.coefficients + uint64_t(2 * place.y) * p.segments.channels + source.channel;
-        const float* b = a + p.segments.channels;
-        chunk.a[0] = load_16_bytes(a), chunk.a[1] = load_16_bytes(a + 4);
-        chunk.b[0] = load_16_bytes(b), chunk.b[1] = load_16_bytes(b + 4);
-    }
-}
-
-__device__ __forceinline__ void unpack_floats(const uint4 (&raw)[2], float (&v)[8]) {
-    v[0] = __uint_as_float(raw[0].x), v[1] = __uint_as_float(raw[0].y);
-    v[2] = __uint_as_float(raw[0].z), v[3] = __uint_as_float(raw[0].w);
-    v[4] = __uint_as_float(raw[1].x), v[5] = __uint_as_float(raw[1].y);
-    v[6] = __uint_as_float(raw[1].z), v[7] = __uint_as_float(raw[1].w);
 }
 
 template <typename T>
@@ -79,48 +65,48 @@ __device__ __forceinline__ void unpack_halves(uint4 raw, float (&v)[8]) {
     v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y, v[4] = c.x, v[5] = c.y, v[6] = d.x, v[7] = d.y;
 }
 
-// The values of a chunk that no single load brings: elements of any part, one at a time.
+// Stores a chunk that no single load brings: elements of any part, one at a time, normed.
 template <typename T>
-__device__ __forceinline__ void gather_chunk(const ConvParams& p, int from, int image, unsigned channel,
-                                             float (&v)[8]) {
-    for (int i = 0; i < 8; i++) {
-        bool there = channel + i < p.segments.channels;
-        float x = there ? segment_element<T>(p.segments, uint64_t(unsigned(from)), channel + i) : 0.0f;
-        if (there && p.coefficients) {
-            const float* a = p.coefficients + uint64_t(2 * image) * p.segments.channels + channel + i;
-            x = activate(x * a[0] + a[p.segments.channels], p.activation, p.slope);
+__device__ __forceinline__ void gather_chunk(const ConvParams& p, int2 place, unsigned channel, T* to) {
+#pragma unroll 1
+    for (int i = 0; i < 8; i++, channel++) {
+        float x = 0.0f;
+        if (place.x >= 0 && channel < p.segments.channels) {
+            x = segment_element<T>(p.segments, uint64_t(unsigned(place.x)), channel);
+            if (p.coefficients) {
+                const float* a = p.coefficients + uint64_t(2 * place.y) * p.segments.channels + channel;
+                x = activate(x * a[0] + a[p.segments.channels], p.activation, p.slope);
+            }
         }
-        // Without indexed registers: the place is known when the loop is not unrolled, too.
-#pragma unroll
-        for (int j = 0; j < 8; j++) v[j] = i == j ? x : v[j];
+        to[i] = from_f32<T>(x);
     }
 }
 
-// Sums, normalises and stores what fetch_chunk loaded. Zeros outside the image come after the prologue.
+// Sums, normalises and stores what fetch_chunk loaded. Zeros outside the image come after the prologue. The
+// coefficients are loaded here, to spare registers: the whole block reads the same two lines.
 template <typename T>
 __device__ __forceinline__ void store_chunk(const ConvParams& p, const int2* table, const ChunkSource<T>& source,
                                             int pixel, const FusedChunk& chunk, T* patch) {
+    T* to = patch + tile_offset(pixel, thread() % 4);
+    if (!p.segments.aligned) return gather_chunk(p, table[pixel], source.channel, to);
     float v[8] = {};
     if (chunk.from >= 0) {
-        if (p.segments.aligned) {
-            unpack_halves<T>(chunk.own, v);
-            if (source.plus) {
-                float plus[8];
-                unpack_halves<T>(chunk.plus, plus);
+        unpack_halves<T>(chunk.own, v);
+        if (source.plus) {
+            float plus[8];
+            unpack_halves<T>(chunk.plus, plus);
 #pragma unroll
-                for (int i = 0; i < 8; i++) v[i] += plus[i];
-            }
-            if (p.coefficients) {
-                float a[8], b[8];
-                unpack_floats(chunk.a, a);
-                unpack_floats(chunk.b, b);
+            for (int i = 0; i < 8; i++) v[i] += plus[i];
+        }
+        if (p.coefficients) {
+            float a[8], b[8];
+            uint64_t row = uint64_t(2 * table[pixel].y) * p.segments.channels + source.channel;
+            load_8(p.coefficients + row, a);
+            load_8(p.coefficients + row + p.segments.channels, b);
 #pragma unroll
-                for (int i = 0; i < 8; i++) v[i] = v[i] * a[i] + b[i];
-                activate_8(v, p.activation, p.slope);
-            }
-        } else {
-            gather_chunk<T>(p, chunk.from, table[pixel].y, source.channel, v);
+            for (int i = 0; i < 8; i++) v[i] = v[i] * a[i] + b[i];
+            activate_all(v, p.activation, p.slope);
         }
     }
-    store_8(patch + tile_offset(pixel, thread() % 4), v);
+    store_8(to, v);
 }

@@ -26,11 +26,8 @@ __device__ void conv_plain(const ConvParams& p) {
     for (int block = 0; block < p.blocks; block++) {
         __syncthreads();
         for (int item = thread(); item < p.patch_pixels * 4; item += PLAIN_THREADS) {
-            int2 place = table[item / 4];
-            float v[8] = {};
-            if (place.x >= 0) gather_chunk<float>(p, place.x, place.y, block * BLOCK_CHANNELS + item % 4 * 8, v);
-#pragma unroll
-            for (int i = 0; i < 8; i++) patch[item / 4 * PLAIN_ROW + item % 4 * 8 + i] = v[i];
+            int channel = item % 4 * 8;
+            gather_chunk(p, table[item / 4], block * BLOCK_CHANNELS + channel, patch + item / 4 * PLAIN_ROW + channel);
         }
         for (int tap = 0; tap < p.kernel * p.kernel; tap++) {
             if (tap) __syncthreads();

@@ -1,9 +1,10 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
 mod cpu;
+mod cuda;
+pub mod plan;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -70,7 +71,7 @@ pub fn attention(
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("attention")),
+        Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, None)?,
         Device::Plan(_) => {}
     }
     cx.constant("attention", &[q.tensor, k.tensor, v.tensor], result.freeze())

@@ -5,7 +5,6 @@ use bytemuck::NoUninit;
 use super::plan::{BLOCK_CHANNELS, Problem, View, WEIGHT_ROWS};
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::device::Gpu;
-use crate::device::gpu::COUNTERS;
 use crate::error::{Error, Result};
 use crate::ops::gpu::{EpilogueParams, SegmentsParams, activation_code};
 use crate::ops::group_norm::Affine;
@@ -149,12 +148,9 @@ pub fn launch(
         segments = segments.aligned_with(prologue.0);
     }
     let tiles = plan.tiles[2] * plan.tiles[3];
-    if plan.splits > 1 && tiles > COUNTERS {
-        return Err(Error::internal(format!("{tiles} tiles of a split convolution")));
-    }
     let (partial, counters) = match plan.splits {
         1 => (0, 0),
-        _ => (scratch.address()?, gpu.counters()?),
+        _ => (scratch.address()?, gpu.counters(tiles)?),
     };
     let (activation, slope) = activation_code(prologue.1);
     let out = result.address()?;
