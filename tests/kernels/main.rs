@@ -3,7 +3,9 @@
 mod attention;
 mod conv;
 mod detectors;
+mod detectors_sm90;
 mod elementwise;
+mod gemm_sm90;
 mod image;
 mod linear;
 mod norm;
