@@ -35,7 +35,8 @@ fn disassemble(tool: &Path, cubin: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Files whose kernels for halves must multiply on tensor cores.
-const TENSOR_CORES: [&str; 3] = ["attention/forward", "attention/wide", "gemm/gemm"];
+const TENSOR_CORES: [&str; 5] =
+    ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
 
 #[test]
 fn halves_are_multiplied_on_tensor_cores_and_copied_asynchronously() {
