@@ -14,7 +14,7 @@ use crate::ops::{Activation, Cx, Segments};
 use crate::tensor::{DType, Tensor};
 
 const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const DEVIATION: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const DEVIATION: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 /// Pixels to one feature of the last stage, along a side.
 const FACTOR: usize = 32;
 
