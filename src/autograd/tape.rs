@@ -142,6 +142,11 @@ impl Gradients {
         self.by_node.remove(&value.node()?)
     }
 
+    /// Takes the gradient of the value that tapes call `node`.
+    pub fn take_named(&mut self, node: NodeId) -> Option<Tensor> {
+        self.by_node.remove(&node)
+    }
+
     /// Writes the gradient of `value`; nothing happens when it is not differentiated.
     pub fn put(&mut self, value: &Tensor, gradient: Tensor) {
         if let Some(node) = value.node().filter(|node| self.tape.tracks(*node)) {

@@ -13,6 +13,7 @@ pub(crate) mod host;
 mod segments;
 mod weights;
 
+pub mod adamw;
 pub mod adapter_gate;
 pub mod attention;
 pub mod conv2d;
@@ -33,7 +34,7 @@ pub mod window_attention;
 pub use crate::autograd::Cx;
 pub use accumulate::{Accumulate, sum};
 pub use activation::Activation;
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, checkpoint_with};
 pub use epilogue::{Epilogue, OwnedEpilogue};
 pub use segments::{OwnedSegments, Segment, Segments};
 pub use weights::overwrite;
