@@ -1,7 +1,6 @@
 //! Activation checkpointing: a block keeps its inputs only and is computed again in the backward pass.
 
 use super::Cx;
-use super::accumulate::sum;
 use crate::autograd::Gradients;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -45,16 +44,7 @@ pub fn checkpoint_with<L: Clone + 'static, E>(
         let inner = cx.with_tape_within(gradients).with_checkpointing(false);
         let (result, _) = forward(&layer, &inner, &inputs.iter().collect::<Vec<_>>())?;
         let Some(tape) = inner.tape() else { return Ok(()) };
-        let found = tape.backward(&inner, vec![(&result, gradient.clone())])?;
-        for (node, gradient) in found.into_named() {
-            let value = gradient.with_node(Some(node));
-            let total = match gradients.take(&value) {
-                None => gradient,
-                Some(before) => sum(cx, before, gradient)?,
-            };
-            gradients.put(&value, total);
-        }
-        Ok(())
+        tape.backward_within(&inner, &result, gradient.clone(), gradients)
     };
     Ok((tape.record(result.detached(), Box::new(backward)), beside))
 }
