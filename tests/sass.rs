@@ -41,7 +41,8 @@ fn disassemble(tool: &Path, cubin: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Files whose kernels for halves must multiply on tensor cores.
-const TENSOR_CORES: [&str; 3] = ["attention/forward", "attention/wide", "gemm/gemm"];
+const TENSOR_CORES: [&str; 5] =
+    ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
 
 /// Files for sm_90a whose kernels must multiply by wgmma.
 const WARPGROUPS: [&str; 1] = ["gemm/gemm_sm90"];
