@@ -14,6 +14,7 @@ mod segments;
 mod specialised;
 mod weights;
 
+pub mod adamw;
 pub mod adapter_gate;
 pub mod attention;
 pub mod average_pool;
@@ -36,7 +37,7 @@ pub mod window_attention;
 pub use crate::autograd::Cx;
 pub use accumulate::{Accumulate, sum};
 pub use activation::Activation;
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, checkpoint_with};
 pub use epilogue::{Epilogue, OwnedEpilogue};
 pub use segments::{OwnedSegments, Segment, Segments};
 pub use weights::overwrite;
