@@ -128,7 +128,7 @@ fn computes(problem: &Problem, channels: &[usize]) -> bool {
 /// The parts as the kernels read them, and the problem with them, when it suits the kernels and the device has
 /// them: what is normed or a sum is written out first, since TMA copies only what is stored.
 ///
-/// On the planning device, which stands for any GPU, as on one that has the kernels.
+/// On the planning device, what is stored is taken to be aligned.
 pub fn prepare(cx: &Cx, conv: &Conv2d, problem: &Problem) -> Result<Option<(Problem, Vec<Tensor>)>> {
     let stored = Problem { fused: false, normed: false, ..*problem }.flattened();
     let parts = conv.input.parts();
@@ -136,14 +136,13 @@ pub fn prepare(cx: &Cx, conv: &Conv2d, problem: &Problem) -> Result<Option<(Prob
         Some(_) => vec![problem.channels],
         None => parts.iter().map(|part| part.tensor.shape().last()).collect(),
     };
-    if !computes(&stored, &channels) {
+    if !cx.device().specialised() || !computes(&stored, &channels) {
         return Ok(None);
     }
-    if let Device::Gpu(gpu) = cx.device() {
-        let readable = |tensor: &Tensor| Ok(tensor.address()?.is_multiple_of(16));
+    if let Device::Gpu(_) = cx.device() {
         let in_place = parts.iter().filter(|part| conv.prologue.is_none() && part.plus.is_none());
-        let all = in_place.map(|part| readable(part.tensor)).collect::<Result<Vec<_>>>()?;
-        if !gpu.has(family(128).of(problem.dtype)?) || all.contains(&false) {
+        let addresses = in_place.map(|part| part.tensor.address()).collect::<Result<Vec<_>>>()?;
+        if addresses.iter().any(|address| address % 16 != 0) {
             return Ok(None);
         }
     }
