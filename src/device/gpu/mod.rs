@@ -14,8 +14,8 @@ pub mod tensor_map;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{DType, Purpose};
 use super::arena::{ALIGNMENT, Allocator, Span};
+use super::{DType, Purpose};
 use crate::error::{Error, Result};
 pub use arch_path::ArchPath;
 pub use counts::Counts;

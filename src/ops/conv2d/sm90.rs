@@ -90,11 +90,6 @@ fn work(problem: &Problem, channels: &[usize]) -> Work {
     }
 }
 
-/// f32 of scratch that a launch needs at most, on any GPU.
-pub fn scratch(problem: &Problem, parts: &[Tensor]) -> usize {
-    work(problem, &channels_of(parts)).scratch()
-}
-
 fn channels_of(parts: &[Tensor]) -> Vec<usize> {
     parts.iter().map(|part| part.shape().last()).collect()
 }
@@ -113,7 +108,8 @@ fn computes(problem: &Problem, channels: &[usize]) -> bool {
     let fits = |size: usize| i32::try_from(size).is_ok_and(|size| size > 0);
     let sizes = [problem.images, problem.images * problem.h * problem.w, problem.channels, problem.outputs];
     let whole_blocks = channels.split_last().is_some_and(|(_, before)| {
-        before.iter().all(|c| c.is_multiple_of(BLOCK_CHANNELS)) && channels.iter().all(|c| c.is_multiple_of(8))
+        before.iter().all(|c| c.is_multiple_of(BLOCK_CHANNELS))
+            && channels.iter().all(|c| c.is_multiple_of(8))
     });
     problem.dtype != DType::F32
         && problem.stride == 1
@@ -125,103 +121,123 @@ fn computes(problem: &Problem, channels: &[usize]) -> bool {
         && fits(problem.images * problem.out_h * problem.out_w)
 }
 
-/// The parts as the kernels read them, and the problem with them, when it suits the kernels and the device has
-/// them: what is normed or a sum is written out first, since TMA copies only what is stored.
-///
-/// On the planning device, what is stored is taken to be aligned.
-pub fn prepare(cx: &Cx, conv: &Conv2d, problem: &Problem) -> Result<Option<(Problem, Vec<Tensor>)>> {
-    let stored = Problem { fused: false, normed: false, ..*problem }.flattened();
-    let parts = conv.input.parts();
-    let channels: Vec<usize> = match conv.prologue {
-        Some(_) => vec![problem.channels],
-        None => parts.iter().map(|part| part.tensor.shape().last()).collect(),
-    };
-    if !cx.device().specialised() || !computes(&stored, &channels) {
-        return Ok(None);
-    }
-    if let Device::Gpu(_) = cx.device() {
-        let in_place = parts.iter().filter(|part| conv.prologue.is_none() && part.plus.is_none());
-        let addresses = in_place.map(|part| part.tensor.address()).collect::<Result<Vec<_>>>()?;
-        if addresses.iter().any(|address| address % 16 != 0) {
-            return Ok(None);
-        }
-    }
-    let cx = cx.without_tape();
-    let written = match conv.prologue {
-        Some(affine) => vec![normalise(&cx, &conv.input, affine)?],
-        None => parts
-            .iter()
-            .map(|part| match part.plus {
-                Some(plus) => combine(&cx, &[(1.0, part.tensor), (1.0, plus)], 0.0),
-                None => Ok(part.tensor.clone()),
-            })
-            .collect::<Result<_>>()?,
-    };
-    Ok(Some((stored, written)))
+/// What is convolved as the kernels read it.
+pub struct Stored {
+    problem: Problem,
+    parts: Vec<Tensor>,
 }
 
-/// Starts the convolution of what [`prepare`] gave, whose epilogue counts `rows_per_image` pixels an image;
-/// `scratch` has the elements that [`scratch`] tells.
-pub fn launch(
-    gpu: &Gpu,
-    problem: &Problem,
-    [parts, scratch]: [&[Tensor]; 2],
-    weight: &Tensor,
-    (epilogue, rows_per_image): (&Epilogue, usize),
-    result: &mut TensorMut,
-) -> Result<()> {
-    let &Problem { images, h, w, outputs, dtype, kernel, .. } = problem;
-    let channels = channels_of(parts);
-    let (work, cover) = (work(problem, &channels), Cover::of(problem));
-    let choice = work.choose(&WIDTHS, gpu.info().multiprocessors)?;
-    let size = [STEP as u32, 1 << cover.log_w, 1 << cover.log_h, cover.images() as u32];
-    let mut maps = Vec::with_capacity(MAX_SEGMENTS);
-    let (mut end, mut block) = ([0; MAX_SEGMENTS], [0; MAX_SEGMENTS]);
-    for (i, (part, &c)) in parts.iter().zip(&channels).enumerate() {
-        maps.push(gpu.tensor_map(&Boxes { address: part.address()?, dtype, dims: [c, w, h, images], size })?);
-        end[i] = chunks(&channels[..=i]) as u32;
-        block[i] = (channels[..i].iter().sum::<usize>() / BLOCK_CHANNELS) as u32;
+impl Stored {
+    /// The input of `problem`, when that suits the kernels and the device has them: what is normed or a sum is
+    /// written out first, since TMA copies only what is stored.
+    ///
+    /// On the planning device, what is stored is taken to be aligned.
+    pub fn of(cx: &Cx, conv: &Conv2d, problem: &Problem) -> Result<Option<Self>> {
+        let problem = Problem { fused: false, normed: false, ..*problem }.flattened();
+        let parts = conv.input.parts();
+        let channels: Vec<usize> = match conv.prologue {
+            Some(_) => vec![problem.channels],
+            None => parts.iter().map(|part| part.tensor.shape().last()).collect(),
+        };
+        if !cx.device().specialised() || !computes(&problem, &channels) {
+            return Ok(None);
+        }
+        if let Device::Gpu(_) = cx.device() {
+            let in_place = parts.iter().filter(|part| conv.prologue.is_none() && part.plus.is_none());
+            let addresses = in_place.map(|part| part.tensor.address()).collect::<Result<Vec<_>>>()?;
+            if addresses.iter().any(|address| address % 16 != 0) {
+                return Ok(None);
+            }
+        }
+        let cx = cx.without_tape();
+        let parts = match conv.prologue {
+            Some(affine) => vec![normalise(&cx, &conv.input, affine)?],
+            None => parts
+                .iter()
+                .map(|part| match part.plus {
+                    Some(plus) => combine(&cx, &[(1.0, part.tensor), (1.0, plus)], 0.0),
+                    None => Ok(part.tensor.clone()),
+                })
+                .collect::<Result<_>>()?,
+        };
+        Ok(Some(Stored { problem, parts }))
     }
-    let first = *maps.first().ok_or_else(|| Error::internal("a convolution of nothing"))?;
-    maps.resize(MAX_SEGMENTS, first);
-    let all = <[TensorMap; MAX_SEGMENTS]>::try_from(maps).map_err(|_| Error::internal("too many segments"))?;
-    let (taps, blocks) = (kernel * kernel, problem.blocks());
-    let weights = Boxes {
-        address: weight.address()?,
-        dtype,
-        dims: [BLOCK_CHANNELS, WEIGHT_ROWS, taps, blocks, outputs.div_ceil(WEIGHT_ROWS)],
-        size: [BLOCK_CHANNELS as u32, WEIGHT_ROWS as u32, 1, 1, (choice.width / WEIGHT_ROWS) as u32],
-    };
-    let (partial, arrived) = match (choice.splits, scratch.first()) {
-        (2.., Some(scratch)) => (scratch.address()?, gpu.counters(choice.tiles)?),
-        _ => (0, 0),
-    };
-    let out = result.address()?;
-    let params = ConvSm90Params {
-        parts: all,
-        weights: gpu.tensor_map(&weights)?,
-        end,
-        block,
-        out,
-        kernel: kernel as u32,
-        pad: problem.pad as u32,
-        images: images as u32,
-        out_h: problem.out_h as u32,
-        out_w: problem.out_w as u32,
-        outputs: outputs as u32,
-        log_w: cover.log_w,
-        log_h: cover.log_h,
-        across: cover.across as u32,
-        area: cover.area as u32,
-        rows: cover.rows as u32,
-        pad_4: 0,
-        split: choice.params(work.steps, partial, arrived),
-        epilogue: EpilogueParams::new(epilogue, out, outputs, rows_per_image.max(1), dtype)?,
-        unused: [0; 7],
-    };
-    // SAFETY: the op checked input, weights, epilogue and result against the problem, the cover and the choice
-    // cover it, and the scratch has room for the sums of every part.
-    unsafe { gpu.launch(family(choice.width).of(dtype)?, choice.grid, &params) }
+
+    /// f32 of scratch that a launch needs at most, on any GPU.
+    pub fn scratch(&self) -> usize {
+        work(&self.problem, &channels_of(&self.parts)).scratch()
+    }
+
+    /// Starts the convolution, whose epilogue counts `rows_per_image` pixels an image; `scratch` has the elements
+    /// that [`Stored::scratch`] tells.
+    pub fn launch(
+        &self,
+        gpu: &Gpu,
+        weight: &Tensor,
+        (epilogue, rows_per_image): (&Epilogue, usize),
+        scratch: &mut TensorMut,
+        result: &mut TensorMut,
+    ) -> Result<()> {
+        let Stored { problem, parts } = self;
+        let &Problem { images, h, w, outputs, dtype, kernel, .. } = problem;
+        let channels = channels_of(parts);
+        let (work, cover) = (work(problem, &channels), Cover::of(problem));
+        let choice = work.choose(&WIDTHS, gpu.info().multiprocessors)?;
+        let size = [STEP as u32, 1 << cover.log_w, 1 << cover.log_h, cover.images() as u32];
+        let mut maps = Vec::with_capacity(MAX_SEGMENTS);
+        let (mut end, mut block) = ([0; MAX_SEGMENTS], [0; MAX_SEGMENTS]);
+        for (i, (part, &c)) in parts.iter().zip(&channels).enumerate() {
+            maps.push(gpu.tensor_map(&Boxes {
+                address: part.address()?,
+                dtype,
+                dims: [c, w, h, images],
+                size,
+            })?);
+            end[i] = chunks(&channels[..=i]) as u32;
+            block[i] = (channels[..i].iter().sum::<usize>() / BLOCK_CHANNELS) as u32;
+        }
+        let first = *maps.first().ok_or_else(|| Error::internal("a convolution of nothing"))?;
+        maps.resize(MAX_SEGMENTS, first);
+        let all =
+            <[TensorMap; MAX_SEGMENTS]>::try_from(maps).map_err(|_| Error::internal("too many segments"))?;
+        let (taps, blocks) = (kernel * kernel, problem.blocks());
+        let weights = Boxes {
+            address: weight.address()?,
+            dtype,
+            dims: [BLOCK_CHANNELS, WEIGHT_ROWS, taps, blocks, outputs.div_ceil(WEIGHT_ROWS)],
+            size: [BLOCK_CHANNELS as u32, WEIGHT_ROWS as u32, 1, 1, (choice.width / WEIGHT_ROWS) as u32],
+        };
+        let (partial, arrived) = match choice.splits {
+            1 => (0, 0),
+            _ => (scratch.address()?, gpu.counters(choice.tiles)?),
+        };
+        let out = result.address()?;
+        let params = ConvSm90Params {
+            parts: all,
+            weights: gpu.tensor_map(&weights)?,
+            end,
+            block,
+            out,
+            kernel: kernel as u32,
+            pad: problem.pad as u32,
+            images: images as u32,
+            out_h: problem.out_h as u32,
+            out_w: problem.out_w as u32,
+            outputs: outputs as u32,
+            log_w: cover.log_w,
+            log_h: cover.log_h,
+            across: cover.across as u32,
+            area: cover.area as u32,
+            rows: cover.rows as u32,
+            pad_4: 0,
+            split: choice.params(work.steps, partial, arrived),
+            epilogue: EpilogueParams::new(epilogue, out, outputs, rows_per_image.max(1), dtype)?,
+            unused: [0; 7],
+        };
+        // SAFETY: the op checked input, weights, epilogue and result against the problem, the cover and the choice
+        // cover it, and the scratch has room for the sums of every part.
+        unsafe { gpu.launch(family(choice.width).of(dtype)?, choice.grid, &params) }
+    }
 }
 
 #[cfg(test)]
@@ -276,6 +292,8 @@ mod tests {
         let choice = work(&problem, &[1280]).choose(&WIDTHS, 132).unwrap();
         assert!(choice.tiles * choice.splits > 110, "{choice:?}");
         assert_eq!(work(&problem, &[640, 640]).steps, 180);
-        assert!(work(&problem, &[640, 640]).scratch() >= choice.tiles * choice.splits * TILE_ROWS * choice.width);
+        assert!(
+            work(&problem, &[640, 640]).scratch() >= choice.tiles * choice.splits * TILE_ROWS * choice.width
+        );
     }
 }

@@ -3,9 +3,9 @@
 use bytemuck::NoUninit;
 
 use super::plan::Product;
-use crate::device::{Device, Gpu};
 use crate::device::gpu::kernels::{self, Family};
 use crate::device::gpu::tensor_map::{Boxes, TensorMap};
+use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::ops::gpu::EpilogueParams;
 use crate::ops::specialised::{Choice, STEP, SplitParams, TILE_ROWS, Work};
