@@ -10,7 +10,7 @@ pub const MAX_BOX: u32 = 256;
 
 /// A tensor map as the driver encodes it. Mirrors TensorMap in kernels/common/tma.cuh.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct TensorMap(pub(super) [u64; 16]);
 const _: () = assert!(size_of::<TensorMap>() == 128);
 

@@ -4,6 +4,7 @@ use super::{cuda, plan, winograd};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
+use crate::ops::gpu::no_gpu_kernel;
 use crate::tensor::{NodeId, Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
