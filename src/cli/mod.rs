@@ -8,6 +8,7 @@ pub mod interrupt;
 mod memory;
 pub mod progress;
 mod synth;
+mod train;
 mod upscale;
 
 use std::io::Write;
@@ -31,6 +32,7 @@ enum Command {
     Upscale(Box<upscale::Args>),
     Convert(convert::Args),
     Degrade(Box<degrade::Args>),
+    Train(Box<train::Args>),
     Info(info::Args),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -62,6 +64,7 @@ fn run() -> Result<()> {
         Command::Upscale(args) => upscale::run(*args),
         Command::Convert(args) => convert::run(args),
         Command::Degrade(args) => degrade::run(*args),
+        Command::Train(args) => train::run(*args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),

@@ -13,11 +13,20 @@
 //! `Learner::export` and `restore` carry masters and moments to and from a checkpoint, bit for bit. A [`step::Reward`]
 //! judges the decoded images; it records on the tape what it computes.
 
+mod batch;
+mod cache;
+mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod degrade;
+mod ema;
+pub mod estimate;
+mod init;
 pub mod log;
 pub mod loss;
 pub mod objective;
 pub mod optimizer;
+pub mod run;
 pub mod step;
+mod system;
+mod validate;

@@ -1,0 +1,150 @@
+//! `tasr train`: fine-tuning, from a configuration file.
+
+use std::path::PathBuf;
+
+use super::interrupt::Interrupt;
+use super::memory::Memory;
+use super::progress::{Mode, Reporter};
+use super::synth::FloatType;
+use super::upscale::{set_threads, values};
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
+use crate::ops::Cx;
+use crate::pipeline::progress::Progress;
+use crate::tensor::DType;
+use crate::train::config::{self, Recipe};
+use crate::train::estimate;
+use crate::train::run::{Resume, train};
+use crate::weights::space::in_units;
+
+const KEYS: &str = "\
+The configuration is a TOML file; what it does not set has the recipe's value. The published YAML is read, too.
+
+  [model]        sd, start (ControlNet and adapters to begin with), swinir, stage1, clip, or models (a folder);
+                 adapter = \"official\" | \"paper\" | \"none\"; preset = \"tiny\" for synthetic weights
+  [train]        recipe = \"paper\" | \"official\", stage = 1 | 2, output, seed, steps, batch, accumulate, learning-rate,
+                 weight-decay, betas, epsilon, warmup, clip-norm, ema, checkpointing
+  [objective]    target = \"both\" | \"controlnet\" | \"adapters\", adapter-every, controlnet-steps, adapter-steps,
+                 pixel-weight, pixel-steps, reward-weight, reward-steps, reward, published-x0
+  [data]         pictures (folders, pictures, lists), prompts = \"none\" | \"beside\" | \"tags\", prompt-dropout, size,
+                 crop = \"random\" | \"centre\" | \"fit\", flip, cleaner = \"none\" | \"swinir\" | \"stage1\", workers,
+                 latent-cache
+  [degradation]  recipe = \"realesrgan\" | \"realesrgan-mild\" | \"codeformer\", fixed, and its ranges
+  [validation]   pictures, every, steps
+  [log]          every, checkpoint-every, keep
+
+Examples:
+  tasr train --config stage1.toml --set train.stage=1
+  tasr train --config train.toml --resume auto --export tasr.safetensors
+  tasr upscale photo.png -o out.png --tasr tasr.safetensors --models models
+
+A run that was stopped or killed goes on with --resume auto, to the same bits.";
+
+/// Fine-tune ControlNet and adapters
+#[derive(clap::Args)]
+#[command(after_help = KEYS)]
+pub struct Args {
+    /// Configuration, .toml or the published .yaml
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Change a setting of the file
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Constants of the article or of the published code
+    #[arg(long)]
+    recipe: Option<Recipe>,
+    /// Folder for checkpoints and logs
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Go on from a checkpoint: auto takes the newest of the output folder
+    #[arg(long, value_name = "auto|FILE")]
+    resume: Option<PathBuf>,
+    /// Write the trained weights for `tasr upscale --tasr` at the end
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+    /// Say how much memory the training needs, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// cpu, cuda, cuda:N, or emulator
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Element type of weights and activations [default: bf16 on a GPU, f32 on the processor]
+    #[arg(long)]
+    dtype: Option<FloatType>,
+    /// Processor threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = values::count)]
+    threads: Option<usize>,
+    /// Train although less memory seems free than is needed
+    #[arg(long)]
+    ignore_memory: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// Report as JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Settings that cannot be, weights or pictures that are missing, not enough memory, a training that fails, an
+/// interrupt.
+pub fn run(args: Args) -> Result<()> {
+    let (mut settings, resumes) = config::read(&args.config, &args.set)?;
+    settings.train.recipe = args.recipe.or(settings.train.recipe);
+    settings.train.output = args.output.or(settings.train.output);
+    let config = settings.resolve()?;
+    if let Some(export) = &args.export {
+        check_export(export)?;
+    }
+    let resume = match args.resume {
+        Some(path) if path.as_os_str() == "auto" => Resume::Auto,
+        Some(path) => Resume::From(path),
+        None if resumes => Resume::Auto,
+        None => Resume::Never,
+    };
+    set_threads(args.threads)?;
+    let progress = Reporter::new(Mode::choose(args.quiet, args.json), Interrupt::install()?);
+    let device = Device::open(&args.device).map_err(|e| e.at("--device"))?;
+    let dtype = args.dtype.map_or(
+        match device.target() {
+            Target::Cpu => DType::F32,
+            Target::Gpu => DType::BF16,
+        },
+        FloatType::storage,
+    );
+    let cx = Cx::new(device, dtype)?;
+    let available = match cx.device().target() {
+        Target::Cpu if !args.ignore_memory => Memory::find().available,
+        _ => None,
+    };
+    let needed = estimate::check(cx.device().target(), dtype, &config, available)?;
+    progress.note(&format!(
+        "the training needs {}: {} for weights and optimizer, {} for a step",
+        in_units(needed.total() as u64),
+        in_units(needed.weights as u64),
+        in_units(needed.activations as u64)
+    ));
+    if args.dry_run {
+        return Ok(());
+    }
+    train(&cx, &config, &resume, args.export.as_deref(), &progress)
+}
+
+/// Refuses an export that could not be written in the end.
+fn check_export(path: &std::path::Path) -> Result<()> {
+    let wrong =
+        |what: &str, fix: &str| Err(Error::usage(what).at(format!("--export {}", path.display())).fix(fix));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if path.is_dir() {
+        return wrong("this is a folder", "give the file to write");
+    }
+    if path.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("safetensors")) {
+        return wrong("the file will be safetensors", "end its name in .safetensors");
+    }
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return wrong("its folder does not exist", "create it first");
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Averaged weights: `ema += (1 - decay) (weights - ema)` after every update.
+
+use crate::error::Result;
+use crate::nn::{Parameter, Trained};
+use crate::ops::Cx;
+use crate::ops::elementwise::combine;
+use crate::tensor::Tensor;
+
+/// The averages of one network's masters.
+pub struct Ema {
+    decay: f64,
+    averages: Vec<Tensor>,
+}
+
+/// Name, shape and values of a tensor.
+pub type Named = (String, Vec<usize>, Vec<f32>);
+
+impl Ema {
+    /// Starts as the masters are.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn new<N>(cx: &Cx, trained: &Trained<N>, decay: f64) -> Result<Self> {
+        let copy = |parameter: &Parameter| combine(cx, &[(1.0, &parameter.master.detached())], 0.0);
+        Ok(Ema { decay, averages: trained.parameters.iter().map(copy).collect::<Result<_>>()? })
+    }
+
+    pub fn decay(&self) -> f64 {
+        self.decay
+    }
+
+    /// Follows the masters by one update.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn follow<N>(&mut self, cx: &Cx, trained: &Trained<N>) -> Result<()> {
+        let (keep, take) = (self.decay as f32, (1.0 - self.decay) as f32);
+        for (average, parameter) in self.averages.iter_mut().zip(&trained.parameters) {
+            *average = combine(cx, &[(keep, average), (take, &parameter.master.detached())], 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// The averages under the names of checkpoints.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn export<N>(&self, trained: &Trained<N>) -> Result<Vec<Named>> {
+        let mut tensors = Vec::new();
+        for (average, parameter) in self.averages.iter().zip(&trained.parameters) {
+            let shape = parameter.part_shape();
+            for (name, part) in parameter.parts(average)? {
+                tensors.push((name.to_owned(), shape.clone(), part.to_f32()?));
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes averages as [`Ema::export`] gave them.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub fn restore<N>(
+        &mut self,
+        cx: &Cx,
+        trained: &Trained<N>,
+        read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<()> {
+        for (average, parameter) in self.averages.iter_mut().zip(&trained.parameters) {
+            let shape = parameter.part_shape();
+            let mut values = Vec::new();
+            for name in parameter.names() {
+                values.extend(read(name, &shape)?);
+            }
+            *average = Tensor::from_f32(cx.device(), &values, parameter.master.shape())?;
+        }
+        Ok(())
+    }
+}
