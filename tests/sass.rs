@@ -45,7 +45,8 @@ const TENSOR_CORES: [&str; 5] =
     ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
 
 /// Files for sm_90a whose kernels must multiply by wgmma, and how many products a kernel sums.
-const WARPGROUPS: [(&str, usize); 2] = [("attention/forward_sm90", 2), ("gemm/gemm_sm90", 1)];
+const WARPGROUPS: [(&str, usize); 3] =
+    [("attention/forward_sm90", 2), ("conv/conv_sm90", 1), ("gemm/gemm_sm90", 1)];
 
 /// The cubins of the files `modules`, and cuobjdump; `None` and a word why where they are not.
 fn code_of(modules: &[&str]) -> Option<(PathBuf, Vec<Cubin>)> {

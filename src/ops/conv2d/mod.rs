@@ -7,13 +7,15 @@
 mod backward;
 pub mod cpu;
 mod cpu_backward;
+mod cuda;
+pub mod plan;
+mod sm90;
 mod weight;
 mod winograd;
 
-use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
 use super::{Activation, Cx, Epilogue, Segments};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use weight::{Algorithm, ConvWeight};
@@ -134,15 +136,29 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let mut scratch = cx.allocate([cpu::scratch(&geometry, conv, weight)], DType::F32)?;
+    let input = cuda::Input { segments: &conv.input, prologue: conv.prologue };
+    let problem = geometry.problem(&input, result.dtype());
+    let stored = sm90::Stored::of(cx, conv, &problem)?;
+    let scratch = match (cx.device().target(), &stored) {
+        (Target::Cpu, _) => cpu::scratch(&geometry, conv, weight),
+        (Target::Gpu, Some(stored)) => stored.scratch(),
+        (Target::Gpu, None) => problem.scratch() / DType::F32.size(),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
+        Device::Gpu(gpu) => match &stored {
+            Some(stored) => {
+                let epilogue = (epilogue, out_h * out_w);
+                stored.launch(gpu, weight.packed(), epilogue, &mut scratch, &mut result)?;
+            }
+            None => cuda::conv2d(gpu, &geometry, conv, weight, epilogue, &mut scratch, &mut result)?,
+        },
         Device::Plan(_) => {}
     }
-    drop(scratch);
+    drop((scratch, stored));
     if !tracked {
         return Ok(result.freeze());
     }
