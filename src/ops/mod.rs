@@ -5,6 +5,7 @@
 //! ops read in place.
 
 mod activation;
+mod columns;
 mod epilogue;
 mod gpu;
 pub(crate) mod host;
