@@ -302,20 +302,21 @@ __device__ void group_norm_pairs(const GroupNormParams& p) {
 }
 KERNEL_ALL(group_norm_pairs, GroupNormParams, 256, group_norm_pairs)
 
-// --- normalise: out = activation(x * a + b), a and b per image and channel ---------------------------------
+// --- normalise: out = activation(x * a + b) + onto, a and b per image and channel --------------------------
 // parts [images, area, c], coefficients [images, 2, channels] f32 => [images, area, channels]; 256 threads: 64
-// channels of 128 rows; grid (tiles * slices, images); moves 2 to 3 * images * area * channels elements
+// channels of 128 rows; grid (tiles * slices, images); moves 2 to 4 * images * area * channels elements
 
 struct NormaliseParams {
     void* out;
     const float* coefficients;
+    const void* onto;  // [images, area, channels] or absent
     unsigned area;
     unsigned activation;
     float slope;
     unsigned pad;
     Segments segments;
 };
-static_assert(sizeof(NormaliseParams) == 208, "src/ops/group_norm/cuda.rs mirrors this");
+static_assert(sizeof(NormaliseParams) == 216, "src/ops/group_norm/cuda.rs mirrors this");
 
 constexpr int NORMALISE_ROWS = 4;
 
@@ -333,13 +334,8 @@ __device__ void normalise(const NormaliseParams& p) {
         unsigned at = row + i * COLUMN_ROWS;
         if (at < p.area) segment_8<T>(p.segments, uint64_t(image) * p.area + at, channel, x[i]);
     }
-    if (p.segments.aligned) {
-        load_8(coefficients, a);
-        load_8(coefficients + channels, b);
-    } else {
-        load_some(coefficients, a, own);
-        load_some(coefficients + channels, b, own);
-    }
+    load_up_to_8(coefficients, a, own, p.segments.aligned);
+    load_up_to_8(coefficients + channels, b, own, p.segments.aligned);
 #pragma unroll
     for (int i = 0; i < NORMALISE_ROWS; i++) {
         unsigned at = row + i * COLUMN_ROWS;
@@ -347,11 +343,14 @@ __device__ void normalise(const NormaliseParams& p) {
 #pragma unroll
         for (int j = 0; j < 8; j++) x[i][j] = x[i][j] * a[j] + b[j];
         activate_all(x[i], p.activation, p.slope);
-        T* to = static_cast<T*>(p.out) + (uint64_t(image) * p.area + at) * channels + channel;
-        if (p.segments.aligned)
-            store_8(to, x[i]);
-        else
-            store_some(to, x[i], own);
+        uint64_t to = (uint64_t(image) * p.area + at) * channels + channel;
+        if (p.onto) {
+            float onto[8];
+            load_up_to_8(static_cast<const T*>(p.onto) + to, onto, own, p.segments.aligned);
+#pragma unroll
+            for (int j = 0; j < 8; j++) x[i][j] += onto[j];
+        }
+        store_up_to_8(static_cast<T*>(p.out) + to, x[i], own, p.segments.aligned);
     }
 }
 KERNEL_ALL(normalise, NormaliseParams, 256, normalise)

@@ -60,13 +60,14 @@ const _: () = assert!(size_of::<GroupNormParams>() == 496);
 struct NormaliseParams {
     out: u64,
     coefficients: u64,
+    onto: u64,
     area: u32,
     activation: u32,
     slope: f32,
     pad: u32,
     segments: SegmentsParams,
 }
-const _: () = assert!(size_of::<NormaliseParams>() == 208);
+const _: () = assert!(size_of::<NormaliseParams>() == 216);
 
 /// What a launch computes of the statistics of segments [N, H, W, C].
 pub struct Wanted<'a> {
@@ -191,25 +192,27 @@ pub fn coefficients(
     launch(gpu, segments, size, wanted, scratch)
 }
 
-/// Fills `result` [N, H, W, C].
+/// Fills `result` [N, H, W, C], `onto` being added to it.
 pub fn normalise(
     gpu: &Gpu,
     segments: &Segments,
     affine: &Affine,
+    onto: Option<&Tensor>,
     size: [usize; 3],
     result: &mut TensorMut,
 ) -> Result<()> {
     must_be_f32("a norm's coefficient", [&affine.coefficients])?;
-    let out = result.address()?;
+    let (out, onto) = (result.address()?, address_or_null(onto)?);
     let (activation, slope) = activation_code(affine.activation);
     let params = NormaliseParams {
         out,
         coefficients: affine.coefficients.address()?,
+        onto,
         area: size[1] as u32,
         activation,
         slope,
         pad: 0,
-        segments: SegmentsParams::new(segments)?.aligned_with(out),
+        segments: SegmentsParams::new(segments)?.aligned_with(out).aligned_with(onto),
     };
     // SAFETY: the result has the segments' pixels and channels, the coefficients their images and channels.
     unsafe { gpu.launch(kernels::NORMALISE.of(result.dtype())?, plan::normalise(size), &params) }
