@@ -22,48 +22,65 @@ struct AffineGradientParams {
 };
 static_assert(sizeof(AffineGradientParams) == 256, "src/ops/group_norm/cuda_backward.rs mirrors this");
 
+// Adds g * x and g of the block's rows to `sums` and writes g * a.
+template <typename T, SegmentKind KIND>
+__device__ __forceinline__ void gradient_rows(const AffineGradientParams& p, const SegmentColumn<T>& column, int own,
+                                              float (&sums)[2][8]) {
+    constexpr int UNROLL = 2;
+    constexpr bool WHOLE = KIND != ELEMENTS;
+    const Columns& c = p.columns;
+    unsigned first, end;
+    column_rows(c, first, end);
+    uint64_t image = uint64_t(blockIdx.y) * c.rows;
+    float a[8], b[8];
+    const float* coefficients = p.coefficients + uint64_t(blockIdx.y) * 2 * c.channels + column.channel;
+    load_up_to_8(coefficients, a, own, WHOLE);
+    load_up_to_8(coefficients + c.channels, b, own, WHOLE);
+    const T* gradients = static_cast<const T*>(p.gradient) + column.channel;
+    for (unsigned row = first + column_row(); row < end; row += UNROLL * COLUMN_ROWS) {
+        SegmentLine<T, KIND> line[UNROLL];
+        Fetched<T, WHOLE> line_of_gradient[UNROLL];
+#pragma unroll
+        for (int i = 0; i < UNROLL; i++) {
+            uint64_t pixel = image + (row + i * COLUMN_ROWS < end ? row + i * COLUMN_ROWS : row);
+            line[i].load(p.segments, column, pixel);
+            line_of_gradient[i].load(gradients + pixel * c.channels, own);
+        }
+#pragma unroll
+        for (int i = 0; i < UNROLL; i++) {
+            if (row + i * COLUMN_ROWS >= end) break;
+            float x[8], gradient[8], inner[8];
+            line[i].get(x);
+            line_of_gradient[i].get(gradient);
+#pragma unroll
+            for (int j = 0; j < 8; j++) inner[j] = x[j] * a[j] + b[j];
+            multiply_by_slope(gradient, inner, p.activation, p.slope);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                sums[0][j] += gradient[j] * x[j];
+                sums[1][j] += gradient[j];
+                gradient[j] *= a[j];
+            }
+            uint64_t to = (image + row + i * COLUMN_ROWS) * c.channels + column.channel;
+            store_up_to_8(static_cast<T*>(p.out) + to, gradient, own, WHOLE);
+        }
+    }
+}
+
 template <typename T>
 __device__ void affine_gradient(const AffineGradientParams& p) {
-    constexpr int UNROLL = 2;
     const Columns& c = p.columns;
-    unsigned channel = first_channel(c), image = blockIdx.y, first, end;
+    unsigned channel = first_channel(c);
     int own = own_channels(channel, c.channels);
-    bool whole = p.segments.aligned;
     float sums[2][8] = {};
     if (own > 0) {
-        float a[8], b[8];
-        const float* coefficients = p.coefficients + uint64_t(image) * 2 * c.channels + channel;
-        load_up_to_8(coefficients, a, own, whole);
-        load_up_to_8(coefficients + c.channels, b, own, whole);
-        column_rows(c, first, end);
-        for (unsigned row = first + column_row(); row < end; row += UNROLL * COLUMN_ROWS) {
-            float x[UNROLL][8], gradient[UNROLL][8];
-#pragma unroll
-            for (int i = 0; i < UNROLL; i++) {
-                unsigned at = row + i * COLUMN_ROWS;
-                if (at >= end) break;
-                uint64_t pixel = uint64_t(image) * c.rows + at;
-                segment_8<T>(p.segments, pixel, channel, x[i]);
-                load_up_to_8(static_cast<const T*>(p.gradient) + pixel * c.channels + channel, gradient[i], own, whole);
-            }
-#pragma unroll
-            for (int i = 0; i < UNROLL; i++) {
-                unsigned at = row + i * COLUMN_ROWS;
-                if (at >= end) break;
-                float inner[8];
-#pragma unroll
-                for (int j = 0; j < 8; j++) inner[j] = x[i][j] * a[j] + b[j];
-                multiply_by_slope(gradient[i], inner, p.activation, p.slope);
-#pragma unroll
-                for (int j = 0; j < 8; j++) {
-                    sums[0][j] += gradient[i][j] * x[i][j];
-                    sums[1][j] += gradient[i][j];
-                    gradient[i][j] *= a[j];
-                }
-                uint64_t to = (uint64_t(image) * c.rows + at) * c.channels + channel;
-                store_up_to_8(static_cast<T*>(p.out) + to, gradient[i], own, whole);
-            }
-        }
+        SegmentColumn<T> column = segment_column<T>(p.segments, channel);
+        if (!p.segments.aligned)
+            gradient_rows<T, ELEMENTS>(p, column, own, sums);
+        else if (column.plus)
+            gradient_rows<T, SUM_OF_TWO>(p, column, own, sums);
+        else
+            gradient_rows<T, ONE_TENSOR>(p, column, own, sums);
     }
     finish_columns(c, sums, shared_as<ColumnShared<2>>(), [&](unsigned group, unsigned at, float (&total)[2]) {
         float* to = p.sums + uint64_t(group) * 2 * c.channels + at;

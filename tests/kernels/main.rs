@@ -1,10 +1,12 @@
 //! Every kernel against the CPU side of its op, on the emulator, or with TASR_TEST_DEVICE=cuda on a GPU.
 
 mod attention;
+mod backward;
 mod detectors;
 mod elementwise;
 mod image;
 mod linear;
 mod norm;
+mod optim;
 mod replay;
 mod support;

@@ -75,7 +75,10 @@ impl Parameter<'_> {
         let count = self.master.shape().count();
         let others = [&*self.first, &*self.second, self.gradient];
         if others.into_iter().chain(self.copy.as_deref()).any(|tensor| tensor.shape().count() != count) {
-            return Err(Error::internal(format!("a parameter {} has a state of other size", self.master.shape())));
+            return Err(Error::internal(format!(
+                "a parameter {} has a state of other size",
+                self.master.shape()
+            )));
         }
         let written = [&mut *self.master, &mut *self.first, &mut *self.second];
         if !written.into_iter().chain(self.copy.as_deref_mut()).all(Tensor::is_unshared) {
@@ -128,7 +131,9 @@ pub fn adamw(
     }
     match cx.device() {
         Device::Cpu(_) => cpu::adamw(parameters, settings, scaling, settings.factors(step)),
-        Device::Gpu(gpu) => cuda::adamw(gpu, parameters, settings, scaling, settings.factors(step), &mut table),
+        Device::Gpu(gpu) => {
+            cuda::adamw(gpu, parameters, settings, scaling, settings.factors(step), &mut table)
+        }
         Device::Plan(_) => Ok(()),
     }
 }

@@ -48,8 +48,7 @@ pub fn pointwise_gradient(
     if gradient.dtype() != x.dtype() || gradient.shape().count() != x.shape().count() {
         return Err(Error::internal(format!("a gradient {} for {}", gradient.shape(), x.shape())));
     }
-    let (out, input, from, count) =
-        (result.address()?, x.address()?, gradient.address()?, x.shape().count());
+    let (out, input, from, count) = (result.address()?, x.address()?, gradient.address()?, x.shape().count());
     let (activation, slope) = activation_code(activation);
     let params = PointwiseGradientParams {
         out,

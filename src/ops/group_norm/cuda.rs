@@ -2,8 +2,8 @@
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
+use super::Affine;
 use super::plan::{self, MAX_SOURCES, Part, Plan, Sources};
-use super::{Affine, GroupNorm};
 use crate::device::Gpu;
 use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
@@ -169,27 +169,6 @@ pub fn launch(
     let family = if pairs { &kernels::GROUP_NORM_PAIRS } else { &kernels::GROUP_NORM };
     // SAFETY: the op checked every shape; the plan's tests show that the scratch is large enough.
     unsafe { gpu.launch(family.of(dtype)?, plan.grid, &params) }
-}
-
-/// Fills `result` [N, 2, C].
-pub fn coefficients(
-    gpu: &Gpu,
-    segments: &Segments,
-    norm: &GroupNorm,
-    adaln: Option<&Tensor>,
-    size: [usize; 3],
-    result: &mut TensorMut,
-    scratch: &mut TensorMut,
-) -> Result<()> {
-    let wanted = Wanted {
-        groups: norm.groups,
-        eps: norm.eps,
-        weights: Some((norm.gamma, norm.beta)),
-        adaln,
-        coefficients: Some(result),
-        statistics: None,
-    };
-    launch(gpu, segments, size, wanted, scratch)
 }
 
 /// Fills `result` [N, H, W, C], `onto` being added to it.

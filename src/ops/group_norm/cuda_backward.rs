@@ -8,7 +8,7 @@ use crate::device::gpu::{Grid, kernels};
 use crate::error::{Error, Result};
 use crate::ops::Segments;
 use crate::ops::columns::{self, ColumnParams};
-use crate::ops::gpu::{SegmentsParams, activation_code, address_or_null, aligned, must_be_f32};
+use crate::ops::gpu::{SegmentsParams, activation_code, address_or_null, must_be_f32};
 use crate::tensor::{DType, Tensor, TensorMut};
 
 #[repr(C)]

@@ -180,7 +180,9 @@ mod tests {
 
     #[test]
     fn the_moments_fit_the_scratch() {
-        for size @ [images, area, channels] in [[1, 64, 1280], [2, 4096, 320], [9, 65, 8], [1, 262_144, 128]] {
+        for size @ [images, area, channels] in
+            [[1, 64, 1280usize], [2, 4096, 320], [9, 65, 8], [1, 262_144, 128]]
+        {
             for pairs in [false, true] {
                 for multiprocessors in [1, 108, 400] {
                     let tiles = channels.div_ceil(CHANNELS);

@@ -7,37 +7,53 @@
 mod cpu;
 mod cuda;
 
-use super::Cx;
+use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
-    let [n, own_h, own_w, c] = image.nhwc()?;
+    let [_, own_h, own_w, _] = image.nhwc()?;
     if (own_h, own_w) == (h, w) {
         return Ok(image.clone());
     }
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    let result = resample(cx, image, &axes)?;
+    if !cx.tracks(&[image]) {
+        return Ok(result);
+    }
+    let input = image.clone();
+    Ok(cx.record(&[image], result, move |cx, gradient, gradients| {
+        // The gradient of the image is that of the resized one under the transposed taps.
+        let [down, across] = axes;
+        let turned = [transposed(&down, own_h), transposed(&across, own_w)];
+        gradients.add(cx, &input, resample(cx, gradient, &turned)?)
+    }))
+}
+
+/// Applies the taps of rows and of columns: [N, H, W, C] -> [N, down, across, C].
+fn resample(cx: &Cx, image: &Tensor, axes: &[Vec<Taps>; 2]) -> Result<Tensor> {
+    let size @ [n, own_h, _, c] = image.nhwc()?;
+    let [h, w] = [axes[0].len(), axes[1].len()];
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
-    let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    let mut between = cx.allocate([n, own_h, w, c], DType::F32)?;
     let tables = match cx.device().target() {
         Target::Cpu => [0, 0],
-        Target::Gpu => [cuda::table(own_w, w), cuda::table(own_h, h)],
+        Target::Gpu => [cuda::table(&axes[0]), cuda::table(&axes[1])],
     };
     let mut tables = [cx.allocate([tables[0]], DType::F32)?, cx.allocate([tables[1]], DType::F32)?];
     match cx.device() {
         Device::Cpu(_) => {
-            let across = scratch.host_mut()?;
-            cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
-            cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
+            cpu::resample(image.host()?, size, axes, between.host_mut()?, result.host_mut()?);
         }
-        Device::Gpu(gpu) => cuda::bicubic(gpu, image, &mut tables, &mut scratch, &mut result)?,
+        Device::Gpu(gpu) => cuda::resample(gpu, image, axes, &mut tables, &mut between, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("resize_bicubic", &[image], result.freeze())
+    Ok(result.freeze())
 }
 
 /// The same on host values: `values` [N, H, W, C] -> [N, h, w, C], all sizes at least 1.
@@ -49,8 +65,8 @@ pub fn resize_bicubic_host(values: &[f32], [n, own_h, own_w, c]: [usize; 4], h: 
     }
     let mut across = vec![0.0; n * own_h * w * c];
     let mut result = vec![0.0; n * h * w * c];
-    cpu::columns(values, [n * own_h, own_w, c], w, &mut across);
-    cpu::rows(&across, [n, own_h, w * c], h, &mut result);
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    cpu::resample(values, [n, own_h, own_w, c], &axes, &mut across, &mut result);
     result
 }
 
@@ -74,6 +90,23 @@ pub fn bicubic_taps(input: usize, output: usize) -> Vec<Taps> {
             let raw: Vec<f64> = (first..end).map(|j| cubic((j as f64 - centre + 0.5) / widen)).collect();
             let total: f64 = raw.iter().sum();
             Taps { first: first as usize, weights: raw.iter().map(|v| (v / total) as f32).collect() }
+        })
+        .collect()
+}
+
+/// The taps of the transposed map, from outputs to `input` positions: which outputs read each of them, and how
+/// much. Windows move along with their outputs, so the readers of one input lie side by side.
+fn transposed(taps: &[Taps], input: usize) -> Vec<Taps> {
+    let weight = |i: usize, j: usize| {
+        let Taps { first, weights } = &taps[i];
+        j.checked_sub(*first).and_then(|place| weights.get(place)).copied()
+    };
+    (0..input)
+        .map(|j| {
+            let readers: Vec<usize> = (0..taps.len()).filter(|&i| weight(i, j).is_some()).collect();
+            let (first, last) = (readers.first().copied().unwrap_or(0), readers.last());
+            let all = last.map_or(0..0, |&last| first..last + 1);
+            Taps { first, weights: all.map(|i| weight(i, j).unwrap_or(0.0)).collect() }
         })
         .collect()
 }
