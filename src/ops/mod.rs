@@ -12,6 +12,7 @@ mod epilogue;
 mod gpu;
 pub(crate) mod host;
 mod segments;
+mod specialised;
 mod weights;
 
 pub mod adamw;

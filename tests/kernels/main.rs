@@ -2,8 +2,11 @@
 
 mod attention;
 mod backward;
+mod conv;
 mod detectors;
+mod detectors_sm90;
 mod elementwise;
+mod gemm_sm90;
 mod image;
 mod linear;
 mod norm;
