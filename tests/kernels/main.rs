@@ -3,6 +3,7 @@
 mod attention;
 mod backward;
 mod conv;
+mod conv_sm90;
 mod detectors;
 mod detectors_sm90;
 mod elementwise;
