@@ -84,7 +84,7 @@ fn stored(dtype: DType) -> u32 {
 }
 
 /// Numbers the chunks of the entries, writes them to the device, and counts the chunks.
-fn upload(entries: &mut Vec<Entry>, table: &mut TensorMut) -> Result<u32> {
+fn upload(entries: &mut [Entry], table: &mut TensorMut) -> Result<u32> {
     let (whole, mut end) = (table.shape().count(), 0);
     for entry in entries.iter_mut() {
         end += (entry.count as usize).div_ceil(CHUNK);
