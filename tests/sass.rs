@@ -85,6 +85,11 @@ fn warpgroups_multiply_what_the_copy_engine_brings() {
         let kernels = disassemble(&tool, &cubin.unwrap());
         assert!(kernels.len() >= 2, "{module}: {} kernels", kernels.len());
         for (name, instructions) in kernels {
+            assert!(!instructions.contains("STL"), "{name} writes local memory");
+            // Adds what products with splits have left.
+            if name.contains("_join_") {
+                continue;
+            }
             let products: Vec<_> = instructions.lines().filter(|line| line.contains("HGMMA.")).collect();
             assert!(products.len() >= 4, "{name}: {} products", products.len());
             let bf16 = products.iter().all(|line| line.contains(".F32.BF16"));
@@ -96,7 +101,7 @@ fn warpgroups_multiply_what_the_copy_engine_brings() {
             for wanted in ["UTMALDG", "SYNCS.PHASECHK", "USETMAXREG", "WARPGROUP.DEPBAR"] {
                 assert!(instructions.contains(wanted), "{name}: no {wanted}");
             }
-            for unwanted in ["STL", "LDL", "HMMA"] {
+            for unwanted in ["LDL", "HMMA"] {
                 assert!(!instructions.contains(unwanted), "{name}: {unwanted}");
             }
         }
