@@ -7,6 +7,7 @@
 mod accumulate;
 mod activation;
 mod checkpoint;
+mod columns;
 mod epilogue;
 mod gpu;
 pub(crate) mod host;

@@ -23,6 +23,14 @@ pub enum State {
     Second,
 }
 
+/// A tensor of a checkpoint, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exported {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
 /// A network in training.
 #[derive(Debug)]
 pub struct Learner<N> {
@@ -121,8 +129,8 @@ impl<N: Layer> Learner<N> {
         self.batches = 0;
     }
 
-    /// The tensors of a checkpoint: name, shape and values of every parameter's `state`.
-    pub fn export(&self, state: State) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    /// The tensors of a checkpoint: every parameter's `state` under the parameter's names.
+    pub fn export(&self, state: State) -> Result<Vec<Exported>> {
         let mut tensors = Vec::new();
         for (parameter, moments) in self.trained.parameters.iter().zip(&self.moments) {
             let whole = match state {
@@ -132,7 +140,8 @@ impl<N: Layer> Learner<N> {
             };
             let shape = parameter.part_shape();
             for (name, part) in parameter.parts(whole)? {
-                tensors.push((name.to_owned(), shape.clone(), part.to_f32()?));
+                let (name, shape) = (name.to_owned(), shape.clone());
+                tensors.push(Exported { name, shape, values: part.to_f32()? });
             }
         }
         Ok(tensors)

@@ -185,7 +185,7 @@ fn updated<N: Layer>(
     let rate = case.number("rate", 5e-6) as f32;
     learner.update(cx, &AdamW { rate, beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.01 }, None)?;
     let after: BTreeMap<String, Vec<f32>> =
-        learner.export(State::Master)?.into_iter().map(|(name, _, values)| (name, values)).collect();
+        learner.export(State::Master)?.into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
 
     let target = prefix.split('.').nth(1).unwrap_or_default();
     let names: Vec<String> = case

@@ -6,10 +6,11 @@
 //! Everything but gradients and copies is f32.
 
 mod cpu;
+mod cuda;
 
 use super::Cx;
-use super::gpu::{must_be_f32, no_gpu_kernel};
-use crate::device::Device;
+use super::gpu::must_be_f32;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -91,9 +92,16 @@ impl Parameter<'_> {
 /// of work.
 pub fn gradient_norm(cx: &Cx, gradients: &[&Tensor], scale: f32) -> Result<Tensor> {
     let mut result = cx.allocate([1], DType::F32)?;
+    let mut scratch = match cx.device().target() {
+        Target::Cpu => [cx.allocate([0], DType::F32)?, cx.allocate([0], DType::F32)?],
+        Target::Gpu => {
+            let chunks = cuda::chunks(gradients.iter().copied());
+            [cx.allocate([cuda::table(gradients.len())], DType::F32)?, cx.allocate([chunks], DType::F32)?]
+        }
+    };
     match cx.device() {
         Device::Cpu(_) => cpu::gradient_norm(gradients, scale, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("gradient_norm")),
+        Device::Gpu(gpu) => cuda::gradient_norm(gpu, gradients, scale, &mut scratch, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("gradient_norm", gradients, result.freeze())
@@ -113,12 +121,19 @@ pub fn adamw(
     if step == 0 {
         return Err(Error::internal("steps count from 1"));
     }
+    let table = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => cuda::table(parameters.len()),
+    };
+    let mut table = cx.allocate([table], DType::F32)?;
     if !cx.device().is_plan() {
         parameters.iter_mut().try_for_each(Parameter::check)?;
     }
     match cx.device() {
         Device::Cpu(_) => cpu::adamw(parameters, settings, scaling, settings.factors(step)),
-        Device::Gpu(_) => Err(no_gpu_kernel("adamw")),
+        Device::Gpu(gpu) => {
+            cuda::adamw(gpu, parameters, settings, scaling, settings.factors(step), &mut table)
+        }
         Device::Plan(_) => Ok(()),
     }
 }
