@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::ema::{Ema, Named};
-use super::optimizer::{Learner, State};
+use super::ema::Ema;
+use super::optimizer::{Exported, Learner, State};
 use super::system::Trainee;
 use crate::error::{Error, Result};
 use crate::nn::Layer;
@@ -103,12 +103,12 @@ pub fn prune(folder: &Path, keep: usize) -> Result<()> {
     Ok(())
 }
 
-fn prefixed(prefix: &str, tensors: Vec<Named>) -> impl Iterator<Item = Named> {
-    tensors.into_iter().map(move |(name, shape, values)| (format!("{prefix}{name}"), shape, values))
+fn prefixed(prefix: &str, tensors: Vec<Exported>) -> impl Iterator<Item = Exported> {
+    tensors.into_iter().map(move |tensor| Exported { name: format!("{prefix}{}", tensor.name), ..tensor })
 }
 
 /// Every tensor of a network's training.
-fn tensors_of<N: Layer>(learner: &Learner<N>, average: Option<&Ema>) -> Result<Vec<Named>> {
+fn tensors_of<N: Layer>(learner: &Learner<N>, average: Option<&Ema>) -> Result<Vec<Exported>> {
     let mut all = learner.export(State::Master)?;
     all.extend(prefixed(FIRST, learner.export(State::First)?));
     all.extend(prefixed(SECOND, learner.export(State::Second)?));
@@ -150,11 +150,12 @@ pub fn export(path: &Path, trainee: &Trainee, averages: &Averages) -> Result<()>
     write(path, &tensors, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
 }
 
-fn write(path: &Path, tensors: &[Named], metadata: &BTreeMap<String, String>) -> Result<()> {
-    let specs = tensors.iter().map(|(name, shape, _)| TensorSpec::new(name, Dtype::F32, shape)).collect();
+fn write(path: &Path, tensors: &[Exported], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let specs =
+        tensors.iter().map(|tensor| TensorSpec::new(&tensor.name, Dtype::F32, &tensor.shape)).collect();
     let mut writer = Writer::create(path, specs, metadata)?;
-    for (name, _, values) in tensors {
-        writer.write_f32(name, values)?;
+    for tensor in tensors {
+        writer.write_f32(&tensor.name, &tensor.values)?;
     }
     writer.finish().map(|_| ())
 }

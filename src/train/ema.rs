@@ -1,5 +1,6 @@
 //! Averaged weights: `ema += (1 - decay) (weights - ema)` after every update.
 
+use super::optimizer::Exported;
 use crate::error::Result;
 use crate::nn::{Parameter, Trained};
 use crate::ops::Cx;
@@ -11,9 +12,6 @@ pub struct Ema {
     decay: f64,
     averages: Vec<Tensor>,
 }
-
-/// Name, shape and values of a tensor.
-pub type Named = (String, Vec<usize>, Vec<f32>);
 
 impl Ema {
     /// Starts as the masters are.
@@ -45,12 +43,16 @@ impl Ema {
     ///
     /// # Errors
     /// The device fails.
-    pub fn export<N>(&self, trained: &Trained<N>) -> Result<Vec<Named>> {
+    pub fn export<N>(&self, trained: &Trained<N>) -> Result<Vec<Exported>> {
         let mut tensors = Vec::new();
         for (average, parameter) in self.averages.iter().zip(&trained.parameters) {
             let shape = parameter.part_shape();
             for (name, part) in parameter.parts(average)? {
-                tensors.push((name.to_owned(), shape.clone(), part.to_f32()?));
+                tensors.push(Exported {
+                    name: name.to_owned(),
+                    shape: shape.clone(),
+                    values: part.to_f32()?,
+                });
             }
         }
         Ok(tensors)
