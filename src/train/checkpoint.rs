@@ -221,7 +221,7 @@ fn restore_one<N: Layer>(
             *average = Ema::new(cx, &learner.trained, average.decay())?;
             Ok(())
         }
-        Some(average) => average.restore(cx, &learner.trained, &mut |name, shape| read(AVERAGE, name, shape)),
+        Some(average) => average.restore(cx, &learner.trained, |name, shape| read(AVERAGE, name, shape)),
         None => Ok(()),
     }
 }

@@ -66,7 +66,7 @@ impl Ema {
         &mut self,
         cx: &Cx,
         trained: &Trained<N>,
-        read: &mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
     ) -> Result<()> {
         for (average, parameter) in self.averages.iter_mut().zip(&trained.parameters) {
             let shape = parameter.part_shape();

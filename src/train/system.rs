@@ -31,8 +31,8 @@ const CLIP: [&str; 3] = ["clip.safetensors", "RN50.pt", "clip_rn50.safetensors"]
 /// What cleans the degraded picture.
 enum CleanerNetwork {
     None,
-    SwinIr(SwinIr),
-    Stage1(RrdbNet),
+    SwinIr(Box<SwinIr>),
+    Stage1(Box<RrdbNet>),
 }
 
 /// A metric that rewards.
@@ -165,7 +165,7 @@ impl Trainee {
                 let network = SwinIr::load(&scope, &sizes)?;
                 drop(scope);
                 origin.finish(&[""])?;
-                CleanerNetwork::SwinIr(network)
+                CleanerNetwork::SwinIr(Box::new(network))
             }
             Cleaner::Stage1 => {
                 let path = wanted(&model.stage1, known(2), "model.stage1", "the stage-1 network");
@@ -179,7 +179,7 @@ impl Trainee {
                 let network = RrdbNet::load(&scope, &sizes)?;
                 drop(scope);
                 origin.finish(&[""])?;
-                CleanerNetwork::Stage1(network)
+                CleanerNetwork::Stage1(Box::new(network))
             }
         };
         let reward: Option<Box<dyn Reward>> = match config.losses.reward_weight > 0.0 {

@@ -76,7 +76,7 @@ fn a_killed_run_resumes_bit_identically() {
         }
         let left: Vec<_> = fs::read_dir(&cut)
             .expect("lists")
-            .filter_map(|entry| Some(entry.ok()?.file_name().into_string().ok()?))
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| name.starts_with('.'))
             .collect();
         assert!(left.is_empty(), "left behind: {left:?}");
