@@ -55,13 +55,27 @@ impl Device {
         Device::Plan(Arc::new(Plan::new(target)))
     }
 
+    /// The first GPU that opens, else the CPU; and why a GPU that is there does not open.
+    pub fn best() -> (Self, Option<Error>) {
+        let mut refused = None;
+        // With no driver or no GPU there is nothing to say.
+        for gpu in gpu::cuda::list().unwrap_or_default() {
+            match gpu::cuda::open(gpu.ordinal) {
+                Ok(device) => return (device, None),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        (Self::cpu(), refused)
+    }
+
     /// Opens what `--device` names: `auto`, `cpu`, `cuda`, `cuda:N`, `emulator`.
     ///
     /// # Errors
     /// The name is unknown, or the device is not there.
     pub fn open(name: &str) -> Result<Self> {
         match name {
-            "auto" | "cpu" => Ok(Self::cpu()),
+            "auto" => Ok(Self::best().0),
+            "cpu" => Ok(Self::cpu()),
             "emulator" => Self::open_emulator(),
             _ => match name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
                 Some(ordinal) if ordinal.is_empty() || ordinal.parse::<usize>().is_ok() => {
@@ -84,6 +98,29 @@ impl Device {
         Err(Error::device("this build has no emulator")
             .at("--device emulator")
             .fix("build it with --features emulator, or use --device cpu"))
+    }
+
+    /// What `--device` calls it.
+    pub fn name(&self) -> String {
+        match self {
+            Device::Cpu(_) => "cpu".to_owned(),
+            Device::Gpu(gpu) => gpu.info().device.clone(),
+            Device::Plan(_) => "plan".to_owned(),
+        }
+    }
+
+    /// What it is, in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Device::Cpu(cpu) => format!("the CPU, {} threads", cpu.threads()),
+            Device::Gpu(gpu) => format!("{} ({})", gpu.info().name, gpu.info().device),
+            Device::Plan(_) => "a plan".to_owned(),
+        }
+    }
+
+    /// Bytes that it could still give, if it tells: a GPU of memory of its own. Elsewhere the system has to be asked.
+    pub fn available(&self) -> Option<usize> {
+        self.gpu().and_then(|gpu| gpu.available())
     }
 
     /// The kind of device whose plans apply.

@@ -6,12 +6,11 @@ use serde::Serialize;
 
 use super::machine;
 use super::parts::{Part, Setup, Work};
+use crate::cli::device::{self, DtypeChoice};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::synth::{Adapter, FloatType};
-use crate::device::Device;
+use crate::cli::synth::Adapter;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
-use crate::ops::Cx;
 
 /// Time the parts of an upscale on synthetic weights
 ///
@@ -24,12 +23,12 @@ pub struct Args {
     preset: String,
     #[arg(long, default_value = "official")]
     adapter: Adapter,
-    /// Device: auto, cpu, cuda, cuda:N
+    /// Device: auto, cpu, cuda, cuda:N, emulator
     #[arg(long, default_value = "auto")]
     device: String,
     /// Element type of weights and activations
-    #[arg(long, default_value = "f32")]
-    dtype: FloatType,
+    #[arg(long, default_value = "auto")]
+    dtype: DtypeChoice,
     /// Parts to time, comma separated
     #[arg(long, value_delimiter = ',', default_value = "step,stage1,vae_encode,vae_decode,text,pipeline")]
     parts: Vec<Part>,
@@ -99,7 +98,7 @@ pub fn run(args: &Args) -> Result<()> {
         steps: usize::from(args.steps),
     };
     setup.check(&args.parts)?;
-    let cx = Cx::new(Device::open(&args.device)?, args.dtype.storage())?;
+    let cx = device::open(&args.device, args.dtype, &mut |text| eprintln!("{text}"))?;
     let rate = machine::matmul_rate(&cx)?;
     if !args.json {
         println!(

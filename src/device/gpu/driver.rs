@@ -29,6 +29,8 @@ impl Grid {
 #[derive(Clone, Debug)]
 pub struct GpuInfo {
     pub ordinal: usize,
+    /// What `--device` calls it: cuda:0, emulator.
+    pub device: String,
     pub name: String,
     /// Compute capability, for instance (9, 0).
     pub capability: (i32, i32),

@@ -121,6 +121,7 @@ impl Emulator {
         let tables = if options.check { checked() } else { fast() };
         let info = GpuInfo {
             ordinal: 0,
+            device: "emulator".into(),
             name: format!("kernel emulator{}", if options.check { ", checked" } else { "" }),
             capability: (8, 0),
             memory: usize::MAX >> 20 << 20,
