@@ -20,9 +20,11 @@ pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod pixel_unshuffle;
 pub mod resize;
 pub mod tiles;
 pub mod wavelet;
+pub mod window_attention;
 
 pub use crate::autograd::Cx;
 pub use activation::Activation;

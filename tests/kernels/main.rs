@@ -3,6 +3,7 @@
 mod attention;
 mod detectors;
 mod elementwise;
+mod image;
 mod linear;
 mod norm;
 mod replay;

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use tasr::ops::group_norm::{GroupNorm, group_norm, normalise};
+use tasr::ops::layer_norm::layer_norm;
 use tasr::ops::{Activation, Cx, Segment, Segments};
 use tasr::tensor::{DType, Tensor};
 
@@ -121,4 +122,47 @@ fn a_large_mean_does_not_drown_the_deviation_of_a_group() {
             assert_close("shift", &rows_got[c..], &rows_wanted[c..], DType::F32, 8, 2.0 * offset);
         }
     }
+}
+
+#[test]
+fn layer_norm_matches_the_cpu_for_every_width() {
+    for dtype in DTYPES {
+        // 8, 16 and 32 lanes a row, full and not; a block a row: odd, wide; one and two channels.
+        for (rows, c) in
+            [(1, 8), (70, 64), (33, 320), (9, 640), (17, 1024), (9, 1280), (3, 37), (2, 1304), (5, 2)]
+        {
+            let offset = if c == 1024 { 20.0 } else { 0.0 };
+            let values: Vec<_> = random(c as u64, rows * c).iter().map(|v| v + offset).collect();
+            let values = rounded(&values, dtype);
+            let (gamma, beta) = (random(2, c), random(3, c));
+            let run = |cx: &Cx, dtype| {
+                let weight = |values: &[f32]| upload(cx.device(), values, [c], DType::F32);
+                let x = upload(cx.device(), &values, [1, rows, c], dtype);
+                layer_norm(cx, &x, &weight(&gamma), &weight(&beta), 1e-5).unwrap()
+            };
+            let wanted = run(&oracle(), DType::F32).to_f32().unwrap();
+            let got = on_all(dtype, |cx| run(cx, dtype));
+            // Two close values differ by little, and a large mean is subtracted: their rounding is magnified.
+            let scale = if c == 2 { 300.0 } else { 4.0 + 2.0 * offset };
+            assert_close(&format!("layer_norm {rows} x {c}"), &got, &wanted, dtype, 16, scale);
+        }
+    }
+}
+
+#[test]
+fn unaligned_rows_are_normalised_element_by_element() {
+    let (rows, c) = (3, 40);
+    let values = rounded(&random(1, (rows + 1) * c + 4), DType::F16);
+    let got = on_all(DType::F16, |cx| {
+        let all = upload(cx.device(), &values, [values.len() / 4, 4], DType::F16);
+        // The first row starts eight bytes behind a multiple of sixteen.
+        let x = all.narrow(1, rows * c / 4).unwrap().reshape([1, rows, c]).unwrap();
+        let ones = upload(cx.device(), &[1.0; 40], [c], DType::F32);
+        layer_norm(cx, &x, &ones, &ones, 1e-5).unwrap()
+    });
+    let cx = oracle();
+    let x = upload(cx.device(), &values[4..4 + rows * c], [1, rows, c], DType::F32);
+    let ones = upload(cx.device(), &[1.0; 40], [c], DType::F32);
+    let wanted = layer_norm(&cx, &x, &ones, &ones, 1e-5).unwrap().to_f32().unwrap();
+    assert_close("layer_norm", &got, &wanted, DType::F16, 16, 4.0);
 }

@@ -1,9 +1,10 @@
 //! Layer normalisation over the fastest axis: `(x - mean) / sqrt(var + eps) * gamma + beta`.
 
 mod cpu;
+mod cuda;
+pub mod plan;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -17,7 +18,7 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm")),
+        Device::Gpu(gpu) => cuda::layer_norm(gpu, x, [gamma, beta], eps, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("layer_norm", &[x, gamma, beta], result.freeze())
