@@ -150,6 +150,26 @@ impl Device {
         Storage::allocate(self, bytes, purpose)
     }
 
+    /// Seconds that the device takes for what `work` starts: by a GPU's own clock, else by the host's.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        match self {
+            Device::Gpu(gpu) => gpu.time(work),
+            Device::Cpu(_) | Device::Plan(_) => {
+                let start = std::time::Instant::now();
+                work()?;
+                Ok(start.elapsed().as_secs_f64())
+            }
+        }
+    }
+
+    /// Waits for all work of a GPU and reports what failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.gpu().map_or(Ok(()), |gpu| gpu.synchronize())
+    }
+
     /// Makes room for a run that needs `bytes` of activations, in one piece.
     pub fn reserve(&self, bytes: usize) -> Result<()> {
         match self {

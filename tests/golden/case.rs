@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tasr::device::Device;
 use tasr::error::{Error, Result};
 use tasr::ops::Cx;
-use tasr::tensor::{DType, Tensor};
+use tasr::tensor::Tensor;
 use tasr::weights::{Checkpoint, Dtype};
 
 /// Shape and values.
@@ -19,12 +18,6 @@ pub struct Case {
     folder: PathBuf,
     options: Value,
     tensors: Checkpoint,
-}
-
-/// Where `$TASR_GOLDEN_DEVICE` says that cases run.
-pub fn context() -> Result<Cx> {
-    let device = std::env::var("TASR_GOLDEN_DEVICE").unwrap_or_else(|_| "cpu".into());
-    Cx::new(Device::open(&device)?, DType::F32)
 }
 
 /// All cases whose name contains one of `filters` (all without filters), sorted by folder and name.
