@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::weight::{Algorithm, FEW_INPUTS, FEW_OUTPUTS};
 use super::winograd;
-use super::{Conv2d, ConvWeight, Geometry};
+use super::{Affine, Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
 use crate::ops::host::math::vectorised;
@@ -27,7 +27,7 @@ const CHUNK_PIXELS: usize = 4096;
 const MOST_SCRATCH: usize = 16 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Method {
+pub(super) enum Method {
     /// 1x1: one product per segment, straight from the input.
     Pointwise,
     Shifted,
@@ -64,6 +64,11 @@ impl Band {
             () if g.c <= FEW_INPUTS => Method::Columns,
             () => Method::Shifted,
         };
+        Self::fit(g, method)
+    }
+
+    /// As many rows, and then images, as scratch allows.
+    pub(super) fn fit(g: &Geometry, method: Method) -> Self {
         let halo = (g.kernel - 1).div_ceil(g.stride);
         // What is padded left is padded right as well, in the same plane when there is but one.
         let shared = if g.stride == 1 { g.pad } else { 0 };
@@ -91,27 +96,27 @@ impl Band {
     }
 
     /// Plane rows of a chunk.
-    fn plane_rows(&self) -> usize {
+    pub(super) fn plane_rows(&self) -> usize {
         self.images * self.piece_rows() + self.shared
     }
 
     /// Pixels of a plane that a tap can read.
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.plane_rows() * self.plane_w + self.halo
     }
 
     /// Elements of one plane.
-    fn plane(&self, g: &Geometry) -> usize {
+    pub(super) fn plane(&self, g: &Geometry) -> usize {
         self.pixels() * g.c
     }
 
     /// Rows of the products: every pixel of the planes that can be an output's first tap.
-    fn sums(&self) -> usize {
+    pub(super) fn sums(&self) -> usize {
         (self.plane_rows() - self.halo) * self.plane_w
     }
 
     /// Scratch in f32 elements.
-    fn elements(&self, g: &Geometry) -> usize {
+    pub(super) fn elements(&self, g: &Geometry) -> usize {
         let planes = g.stride * g.stride * self.plane(g);
         let taps = g.kernel * g.kernel;
         match self.method {
@@ -126,7 +131,7 @@ impl Band {
     }
 }
 
-fn direct(conv: &Conv2d) -> bool {
+pub(super) fn direct(conv: &Conv2d) -> bool {
     conv.prologue.is_none() && conv.input.parts().iter().all(|part| part.plus.is_none())
 }
 
@@ -138,9 +143,9 @@ pub fn scratch(g: &Geometry, conv: &Conv2d, weight: &ConvWeight) -> usize {
 /// Rows of one image inside a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
-    image: usize,
-    first_row: usize,
-    rows: usize,
+    pub(super) image: usize,
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
     /// first plane row
     pub(super) base: usize,
 }
@@ -163,12 +168,33 @@ pub fn conv2d(
         epilogue.finish_all(result, g.o, g.out_h * g.out_w);
         return Ok(());
     }
-    let affine = match conv.prologue {
-        Some(affine) => {
-            Some(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
+    let affine = host_affine(conv)?;
+    for_chunks(g, band, |chunk| {
+        let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
+        chunk.load(&pixels, affine, planes);
+        match band.method {
+            Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
+            Method::Winograd => {
+                let weight = winograd::Weight { values: weight, c: g.c, o: g.o, turned: false };
+                chunk.winograd(planes, weight, rest, &epilogue, result);
+            }
+            Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
+            Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
         }
-        None => None,
+    });
+    Ok(())
+}
+
+/// The prologue in host memory.
+pub(super) fn host_affine<'a>(conv: &Conv2d<'a>) -> Result<Option<HostAffine<'a>>> {
+    let view = |affine: &'a Affine| -> Result<_> {
+        Ok(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
     };
+    conv.prologue.map(view).transpose()
+}
+
+/// Hands the chunks of a convolution to `work`, one after the other.
+pub(super) fn for_chunks(g: &Geometry, band: Band, mut work: impl FnMut(&Chunk)) {
     let mut images = 0;
     while images < g.n {
         let together = band.images.min(g.n - images);
@@ -182,19 +208,10 @@ pub fn conv2d(
                     base: i * Band { rows, ..band }.piece_rows(),
                 })
                 .collect();
-            let chunk = Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces };
-            let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
-            chunk.load(&pixels, affine, planes);
-            match band.method {
-                Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
-                Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
-                Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
-                Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
-            }
+            work(&Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces });
         }
         images += together;
     }
-    Ok(())
 }
 
 /// A 1x1 convolution: one product for each segment, accumulated.
@@ -216,14 +233,14 @@ pub(super) struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// Plane and pixel offset of a tap.
-    fn tap(&self, tap: usize) -> (usize, usize) {
+    pub(super) fn tap(&self, tap: usize) -> (usize, usize) {
         let (dy, dx) = (tap / self.g.kernel, tap % self.g.kernel);
         let s = self.g.stride;
         ((dy % s) * s + dx % s, (dy / s) * self.band.plane_w + dx / s)
     }
 
     /// Writes the band: normalised, upsampled, padded, split by parity.
-    fn load(&self, pixels: &Pixels, affine: Option<HostAffine>, planes: &mut [f32]) {
+    pub(super) fn load(&self, pixels: &Pixels, affine: Option<HostAffine>, planes: &mut [f32]) {
         let g = self.g;
         let (s, c) = (g.stride, g.c);
         let plane = self.band.plane(g);

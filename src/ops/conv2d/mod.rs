@@ -4,13 +4,15 @@
 //! `result = epilogue(sum over taps of prologue(x)[y * stride + dy - pad, ...] . weight[dy, dx])`, zeros
 //! outside the image after the prologue. Kernels 1x1 and 3x3, stride 1 and 2.
 
+mod backward;
 pub mod cpu;
+mod cpu_backward;
 mod weight;
 mod winograd;
 
 use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
-use super::{Cx, Epilogue, Segments};
+use super::{Activation, Cx, Epilogue, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -118,6 +120,14 @@ impl Geometry {
 /// Sizes that do not fit, or not enough memory.
 pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Result<Tensor> {
     let geometry = Geometry::of(conv, weight)?;
+    let mut inputs = conv.input.tensors();
+    inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
+    inputs.extend(epilogue.tensors());
+    inputs.push(weight.packed());
+    let tracked = cx.tracks(&inputs);
+    if tracked && epilogue.activation != Activation::None {
+        return epilogue.finish_sums(cx, &conv2d(cx, conv, weight, &epilogue.linear_part())?);
+    }
     let Geometry { n, c, out_h, out_w, o, .. } = geometry;
     if conv.prologue.is_some_and(|affine| *affine.coefficients.shape() != [n, 2, c]) {
         return Err(Error::internal(format!("a prologue does not fit {geometry:?}")));
@@ -132,9 +142,12 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
         Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
         Device::Plan(_) => {}
     }
-    let mut inputs = conv.input.tensors();
-    inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
-    inputs.extend(epilogue.tensors());
-    inputs.push(weight.packed());
-    cx.constant("conv2d", &inputs, result.freeze())
+    drop(scratch);
+    if !tracked {
+        return Ok(result.freeze());
+    }
+    let saved = backward::Saved::new(geometry, conv, weight, epilogue);
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        saved.backward(cx, gradient, gradients)
+    }))
 }

@@ -5,7 +5,7 @@ use crate::device::{Device, Purpose};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::ops::gpu::no_gpu_kernel;
-use crate::tensor::{Tensor, TensorMut};
+use crate::tensor::{NodeId, Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
 pub(super) const FEW_OUTPUTS: usize = 8;
@@ -62,13 +62,10 @@ impl ConvWeight {
             Algorithm::Winograd => winograd::PLACES,
         };
         let mut packed = TensorMut::allocate(cx.device(), [places * c * o], cx.dtype(), Purpose::Weight)?;
-        match (cx.device(), algorithm) {
-            (Device::Cpu(_), Algorithm::Direct) => pack(values, [o, c, taps], packed.host_mut()?),
-            (Device::Cpu(_), Algorithm::Winograd) => {
-                winograd::transform_weights(values, c, o, packed.host_mut()?);
-            }
-            (Device::Gpu(_), _) => return Err(no_gpu_kernel("conv2d")),
-            (Device::Plan(_), _) => {}
+        match cx.device() {
+            Device::Cpu(_) => pack_on_host(values, [o, c, taps], algorithm, packed.host_mut()?),
+            Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
+            Device::Plan(_) => {}
         }
         Ok(ConvWeight { packed: packed.freeze(), algorithm, kernel: kh, inputs: c, outputs: o })
     }
@@ -90,9 +87,37 @@ impl ConvWeight {
         self.outputs
     }
 
-    /// The packed values; their layout is the device's own affair.
+    /// The packed values; their layout is the device's own affair, but their gradient is f32 [O, C, k, k].
     pub fn packed(&self) -> &Tensor {
         &self.packed
+    }
+
+    /// The same weights as value `node` of a tape: the gradient of the packed tensor is wanted.
+    pub fn with_node(&self, node: Option<NodeId>) -> Self {
+        ConvWeight { packed: self.packed.with_node(node), ..*self }
+    }
+
+    /// Packs `master`, f32 [O, C, k, k], again in place, which an optimiser has changed.
+    ///
+    /// # Errors
+    /// Somebody still holds the packed values: a tape that was not run.
+    pub fn repack(&mut self, cx: &Cx, master: &Tensor) -> Result<()> {
+        let sizes = [self.outputs, self.inputs, self.kernel * self.kernel];
+        match cx.device() {
+            Device::Cpu(_) => {
+                pack_on_host(master.host()?, sizes, self.algorithm, self.packed.host_mut()?);
+                Ok(())
+            }
+            Device::Gpu(_) => Err(no_gpu_kernel("conv2d weight refresh")),
+            Device::Plan(_) => Ok(()),
+        }
+    }
+}
+
+fn pack_on_host(values: &[f32], [o, c, taps]: [usize; 3], algorithm: Algorithm, out: &mut [f32]) {
+    match algorithm {
+        Algorithm::Direct => pack(values, [o, c, taps], out),
+        Algorithm::Winograd => winograd::transform_weights(values, c, o, out),
     }
 }
 

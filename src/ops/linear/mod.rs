@@ -1,13 +1,15 @@
 //! Linear layers with a fused epilogue, and the gated GELU of the transformers' feed-forward.
 
+mod backward;
 mod cpu;
 mod cuda;
 pub mod plan;
 
-use super::{Cx, Epilogue};
+use super::weights::overwrite;
+use super::{Accumulate, Activation, Cx, Epilogue};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor, TensorMut};
+use crate::tensor::{DType, NodeId, Tensor, TensorMut};
 
 /// Weights of a linear layer in the layout its device computes with.
 #[derive(Clone, Debug)]
@@ -44,6 +46,32 @@ impl LinearWeight {
     pub fn outputs(&self) -> usize {
         self.outputs
     }
+
+    /// The packed values; their layout is the device's own affair, but their gradient is f32 [O, K].
+    pub fn packed(&self) -> &Tensor {
+        &self.packed
+    }
+
+    /// The same weights as value `node` of a tape: the gradient of the packed tensor is wanted.
+    pub fn with_node(&self, node: Option<NodeId>) -> Self {
+        LinearWeight { packed: self.packed.with_node(node), ..*self }
+    }
+
+    /// Packs `master`, f32 [O, K], again in place, which an optimiser has changed.
+    ///
+    /// # Errors
+    /// Somebody still holds the packed values: a tape that was not run.
+    pub fn repack(&mut self, cx: &Cx, master: &Tensor) -> Result<()> {
+        match cx.device() {
+            Device::Cpu(_) => {
+                let (o, k) = (self.outputs, self.inputs);
+                super::host::matmul::transpose(master.host()?, o, k, self.packed.host_mut()?);
+                Ok(())
+            }
+            Device::Gpu(_) => overwrite(cx, &mut self.packed, master),
+            Device::Plan(_) => Ok(()),
+        }
+    }
 }
 
 fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
@@ -56,6 +84,12 @@ fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
 /// `epilogue(x . weight^T)`: x [..., K] -> [..., O].
 pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -> Result<Tensor> {
     check(x, weight)?;
+    let mut inputs = vec![x, &weight.packed];
+    inputs.extend(epilogue.tensors());
+    let tracked = cx.tracks(&inputs);
+    if tracked && epilogue.activation != Activation::None {
+        return epilogue.finish_sums(cx, &linear(cx, x, weight, &epilogue.linear_part())?);
+    }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
     epilogue.check(result.shape())?;
     match cx.device() {
@@ -63,9 +97,21 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
         Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &mut result)?,
         Device::Plan(_) => {}
     }
-    let mut inputs = vec![x, &weight.packed];
-    inputs.extend(epilogue.tensors());
-    cx.constant("linear", &inputs, result.freeze())
+    if !tracked {
+        return Ok(result.freeze());
+    }
+    let (x, weight, epilogue) = (x.clone(), weight.clone(), epilogue.owned());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        epilogue.backward(cx, gradient, gradients)?;
+        if gradients.wants(&x) {
+            gradients.add(cx, &x, backward::input_gradient(cx, &weight, gradient, epilogue.scale)?)?;
+        }
+        if gradients.wants(&weight.packed) {
+            let found = backward::weight_gradient(cx, &x, gradient, epilogue.scale)?;
+            gradients.add(cx, &weight.packed, found)?;
+        }
+        Ok(())
+    }))
 }
 
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
@@ -85,5 +131,12 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
         Device::Gpu(gpu) => cuda::linear(gpu, x, weight, &Epilogue::bias(Some(bias)), true, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("linear_geglu", &[x, &weight.packed, bias], result.freeze())
+    let inputs = [x, &weight.packed, bias];
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        backward::geglu(cx, (&x, &weight, &bias), gradient, gradients)
+    }))
 }
