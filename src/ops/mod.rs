@@ -15,6 +15,7 @@ mod weights;
 
 pub mod adapter_gate;
 pub mod attention;
+pub mod calls;
 pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;

@@ -1,6 +1,7 @@
 //! The end of a timestep-aware adapter: its last 3x3 convolution to one channel, a sigmoid, and the
 //! weighted injection of the ControlNet residual, in one op.
 
+use super::calls::{Call, note};
 use super::conv2d::{Conv2d, ConvWeight, conv2d};
 use super::elementwise::cast;
 use super::gpu::no_gpu_kernel;
@@ -46,6 +47,10 @@ pub fn adapter_gate(
     if weight.outputs() != 1 || residual.shape() != base.shape() || conv.input.nhwc()?[..3] != [n, h, w] {
         return Err(Error::internal(format!("an adapter's map does not fit {}", base.shape())));
     }
+    note(cx, base.dtype(), || {
+        let prologue = conv.prologue.map(|affine| affine.activation);
+        Call::AdapterGate { image: [n, h, w], inputs: weight.inputs(), width: d, prologue }
+    });
     let logits = conv2d(cx, conv, weight, &Epilogue::bias(Some(bias)))?;
     let mut map = cx.allocate([n, h, w, 1], DType::F32)?;
     let mut result = cx.allocate(base.shape(), base.dtype())?;

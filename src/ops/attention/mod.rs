@@ -5,6 +5,7 @@ mod cuda;
 pub mod plan;
 
 use super::Cx;
+use super::calls::{Call, note};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -68,6 +69,7 @@ pub fn attention(
         return Err(Error::internal(format!("attention of [{n}, {l}] over {keys:?} and {values:?}")));
     }
     let geometry = Geometry { n, l, m, heads, width, causal };
+    note(cx, q.tensor.dtype(), || Call::Attention(geometry));
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,

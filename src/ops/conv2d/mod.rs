@@ -10,6 +10,7 @@ mod cpu_backward;
 mod weight;
 mod winograd;
 
+use super::calls::{Call, note};
 use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
 use super::{Activation, Cx, Epilogue, Segments};
@@ -120,6 +121,7 @@ impl Geometry {
 /// Sizes that do not fit, or not enough memory.
 pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Result<Tensor> {
     let geometry = Geometry::of(conv, weight)?;
+    note(cx, conv.input.dtype()?, || Call::conv2d(geometry, conv, weight, epilogue));
     let mut inputs = conv.input.tensors();
     inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
     inputs.extend(epilogue.tensors());

@@ -6,6 +6,7 @@ pub mod plan;
 
 use rayon::prelude::*;
 
+use super::calls::{Call, note, parts};
 use super::host::math::vectorised;
 use super::host::rows::{Pixels, activate};
 use super::{Accumulate, Activation, Cx, Segments};
@@ -22,6 +23,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
     if let Some((_, other)) = terms.iter().find(|(_, tensor)| tensor.shape() != shape) {
         return Err(Error::internal(format!("{} is added to {shape}", other.shape())));
     }
+    note(cx, terms[0].1.dtype(), || Call::Combine { count: shape.count(), terms: terms.len() });
     let mut result = cx.allocate(shape, terms[0].1.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -61,6 +63,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
 
 /// `activation(x)`, any shape.
 pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    note(cx, x.dtype(), || Call::Pointwise { count: x.shape().count() });
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -86,7 +89,8 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
 
 /// Writes a virtual concatenation out: [N, H, W, C].
 pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
-    let shape @ [.., c] = segments.nhwc()?;
+    let shape @ [n, h, w, c] = segments.nhwc()?;
+    note(cx, segments.dtype()?, || Call::Concat { image: [n, h, w], parts: parts(segments) });
     let mut result = cx.allocate(shape, segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -112,6 +116,7 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
+    note(cx, x.dtype(), || Call::Cast { count: x.shape().count(), to: dtype });
     let mut result = cx.allocate(x.shape(), dtype)?;
     match cx.device() {
         Device::Cpu(_) => return Err(Error::internal("the cpu device computes in f32 only")),

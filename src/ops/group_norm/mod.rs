@@ -10,6 +10,7 @@ mod cpu_backward;
 pub(super) mod cuda;
 pub mod plan;
 
+use super::calls::{Call, note, parts};
 use super::gpu::no_gpu_kernel;
 use super::{Activation, Cx, Segments};
 use crate::device::{Device, Target};
@@ -57,6 +58,12 @@ pub fn group_norm(
     {
         return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
+    note(cx, segments.dtype()?, || Call::GroupNorm {
+        image: [n, h, w],
+        parts: parts(segments),
+        groups: norm.groups,
+        adaln: adaln.is_some(),
+    });
     let mut inputs = segments.tensors();
     inputs.extend([norm.gamma, norm.beta]);
     inputs.extend(adaln);
@@ -98,6 +105,7 @@ pub fn group_norm(
 /// Writes `affine(segments)` out: [N, H, W, C]. For consumers that cannot apply it while loading.
 pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor> {
     let [n, h, w, c] = segments.nhwc()?;
+    note(cx, segments.dtype()?, || Call::Normalise { image: [n, h, w], channels: c });
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => cpu::normalise(segments, affine, h * w, result.host_mut()?)?,

@@ -5,6 +5,7 @@ mod cpu_backward;
 mod cuda;
 pub mod plan;
 
+use super::calls::{Call, note};
 use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
 use crate::device::Device;
@@ -17,6 +18,7 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     if *gamma.shape() != [c] || *beta.shape() != [c] {
         return Err(Error::internal(format!("layer norm of {} over {}", gamma.shape(), x.shape())));
     }
+    note(cx, x.dtype(), || Call::LayerNorm { rows: x.shape().rows(), width: c });
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,

@@ -5,6 +5,7 @@ mod cpu;
 mod cuda;
 pub mod plan;
 
+use super::calls::{Call, Extras, note};
 use super::weights::overwrite;
 use super::{Accumulate, Activation, Cx, Epilogue};
 use crate::device::{Device, Purpose, Target};
@@ -86,6 +87,11 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     check(x, weight)?;
     let mut inputs = vec![x, &weight.packed];
     inputs.extend(epilogue.tensors());
+    note(cx, x.dtype(), || {
+        let images = x.shape()[0].max(1);
+        let (rows, inputs, outputs) = (x.shape().rows() / images, weight.inputs, weight.outputs);
+        Call::Linear { images, rows, inputs, outputs, extras: Extras::of(epilogue) }
+    });
     let tracked = cx.tracks(&inputs);
     if tracked && epilogue.activation != Activation::None {
         return epilogue.finish_sums(cx, &linear(cx, x, weight, &epilogue.linear_part())?);
@@ -120,6 +126,8 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
     if !weight.outputs.is_multiple_of(2) || *bias.shape() != [weight.outputs] {
         return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
     }
+    let (rows, inputs, outputs) = (x.shape().rows(), weight.inputs, weight.outputs);
+    note(cx, x.dtype(), || Call::Geglu { rows, inputs, outputs });
     let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;
     let scratch = match cx.device().target() {
         Target::Cpu => cpu::geglu_scratch(x.shape().rows(), weight.outputs),

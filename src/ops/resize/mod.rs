@@ -7,6 +7,7 @@
 mod cpu;
 mod cuda;
 
+use super::calls::{Call, note};
 use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
@@ -22,6 +23,7 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
+    note(cx, DType::F32, || Call::Resize { image: [n, own_h, own_w, c], to: [h, w] });
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
     let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
     let tables = match cx.device().target() {
