@@ -61,6 +61,15 @@ __device__ __forceinline__ unsigned thread() { return threadIdx.x; }
 __device__ __forceinline__ unsigned lane_index() { return threadIdx.x % 32; }
 __device__ __forceinline__ unsigned warp_index() { return threadIdx.x / 32; }
 
+// A barrier of `count` threads, whole warps, that give the same `id` from 1 to 15.
+__device__ __forceinline__ void sync_threads(unsigned id, unsigned count, TASR_SITE) {
+#ifdef TASR_EMULATOR
+    emulator::barrier(id, count, site);
+#else
+    asm volatile("bar.sync %0, %1;" : : "r"(id), "r"(count) : "memory");
+#endif
+}
+
 template <typename T>
 __device__ __forceinline__ constexpr T divide_up(T a, T b) {
     return (a + b - 1) / b;

@@ -11,6 +11,7 @@ mod epilogue;
 mod gpu;
 pub(crate) mod host;
 mod segments;
+mod specialised;
 mod weights;
 
 pub mod adapter_gate;

@@ -2,7 +2,9 @@
 
 mod attention;
 mod detectors;
+mod detectors_sm90;
 mod elementwise;
+mod gemm_sm90;
 mod image;
 mod linear;
 mod norm;

@@ -1,6 +1,8 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
+mod backward;
 mod cpu;
+mod cpu_backward;
 mod cuda;
 pub mod plan;
 
@@ -8,7 +10,8 @@ use super::Cx;
 use super::calls::{Call, note};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+use backward::Saved;
 
 /// All heads of a query, key or value: columns `offset..offset + heads * D` of a token matrix [N, L, W].
 /// A joint projection [q | k | v] is three such views of one tensor.
@@ -71,10 +74,22 @@ pub fn attention(
     let geometry = Geometry { n, l, m, heads, width, causal };
     note(cx, q.tensor.dtype(), || Call::Attention(geometry));
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
+    let inputs = [q.tensor, k.tensor, v.tensor];
+    let tracked = cx.tracks(&inputs);
+    let mut sum_log = tracked.then(|| cx.allocate([n, heads, l], DType::F32)).transpose()?;
     match cx.device() {
-        Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, None)?,
+        Device::Cpu(_) => {
+            let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;
+            cpu::attention(&geometry, (q, k, v), result.host_mut()?, sum_log)?;
+        }
+        Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, sum_log.as_mut())?,
         Device::Plan(_) => {}
     }
-    cx.constant("attention", &[q.tensor, k.tensor, v.tensor], result.freeze())
+    let result = result.freeze();
+    let Some(sum_log) = sum_log else { return Ok(result) };
+    let operands = [q, k, v].map(|heads| (heads.tensor.clone(), heads.offset));
+    let saved = Saved { geometry, operands, result: result.clone(), sum_log: sum_log.freeze() };
+    Ok(cx.record(&inputs, result, move |cx, gradient, gradients| {
+        backward::backward(cx, &saved, gradient, gradients)
+    }))
 }

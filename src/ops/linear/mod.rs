@@ -4,6 +4,7 @@ mod backward;
 mod cpu;
 mod cuda;
 pub mod plan;
+mod sm90;
 
 use super::calls::{Call, Extras, note};
 use super::weights::overwrite;
@@ -82,6 +83,17 @@ fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
     Err(Error::internal(format!("{} does not enter a linear layer of {} inputs", x.shape(), weight.inputs)))
 }
 
+/// f32 of scratch for the parts of a product that a GPU may share among its blocks.
+fn split_scratch(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<usize> {
+    let product = plan::Product::of(x, weight, false);
+    match cx.device() {
+        Device::Cpu(_) => Ok(0),
+        Device::Gpu(gpu) if !sm90::suits(gpu, &product, x, weight)? => Ok(0),
+        Device::Plan(plan) if plan.target() == Target::Cpu => Ok(0),
+        Device::Gpu(_) | Device::Plan(_) => Ok(product.scratch()),
+    }
+}
+
 /// `epilogue(x . weight^T)`: x [..., K] -> [..., O].
 pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -> Result<Tensor> {
     check(x, weight)?;
@@ -98,9 +110,10 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
     epilogue.check(result.shape())?;
+    let scratch = cx.allocate([split_scratch(cx, x, weight)?], DType::F32)?.freeze();
     match cx.device() {
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &mut result)?,
+        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &scratch, &mut result)?,
         Device::Plan(_) => {}
     }
     if !tracked {
@@ -136,7 +149,10 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, &Epilogue::bias(Some(bias)), true, &mut result)?,
+        Device::Gpu(gpu) => {
+            let epilogue = Epilogue::bias(Some(bias));
+            cuda::linear(gpu, x, weight, &epilogue, true, &scratch.freeze(), &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     let inputs = [x, &weight.packed, bias];
