@@ -55,8 +55,9 @@ __device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v
     uint64_t first = uint64_t(row) * columns + column;
     add_8<float>(v, e.bias, column, own, whole);
     if (e.per_image) add_8<T>(v, e.per_image, uint64_t(row / e.rows_per_image) * columns + column, own, whole);
+    activate_all(v, e.activation, e.slope);
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation, e.slope) * e.scale;
+    for (int i = 0; i < 8; i++) v[i] *= e.scale;
     add_8<T>(v, e.residual, first, own, whole);
     write_8<T>(out, v, first - column, column, columns, e.aligned);
 }

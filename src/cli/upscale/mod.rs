@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::models::Variant;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights, check_device};
+use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
 use crate::sampler::{Guidance, Sizes};
 
 /// More threads than any machine has cores help nothing.
@@ -133,7 +133,6 @@ fn upscale(
     let expert = &args.expert;
     let mut noise = noise::source(args.sampling.seed, expert.noise.as_deref())?;
     let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| progress.note(text))?;
-    check_device(&cx)?;
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;

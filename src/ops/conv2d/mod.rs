@@ -7,14 +7,15 @@
 mod backward;
 pub mod cpu;
 mod cpu_backward;
+mod cuda;
+pub mod plan;
 mod weight;
 mod winograd;
 
 use super::calls::{Call, note};
-use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
 use super::{Activation, Cx, Epilogue, Segments};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use weight::{Algorithm, ConvWeight};
@@ -136,12 +137,21 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let mut scratch = cx.allocate([cpu::scratch(&geometry, conv, weight)], DType::F32)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => cpu::scratch(&geometry, conv, weight),
+        Target::Gpu => {
+            let input = cuda::Input { segments: &conv.input, prologue: conv.prologue };
+            geometry.problem(&input, result.dtype()).scratch() / DType::F32.size()
+        }
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
+        Device::Gpu(gpu) => {
+            cuda::conv2d(gpu, &geometry, conv, weight, epilogue, &mut scratch, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     drop(scratch);

@@ -1,7 +1,7 @@
 //! A convolution's weights in the layout its device computes with.
 
-use super::winograd;
-use crate::device::{Device, Purpose};
+use super::{cuda, plan, winograd};
+use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::ops::gpu::no_gpu_kernel;
@@ -33,7 +33,7 @@ pub struct ConvWeight {
 
 impl ConvWeight {
     /// Packs `values`, [O, C, k, k] as checkpoints have them, for `cx`'s device. On the CPU: [k, k, C, O],
-    /// or [C, k, k, O] when the outputs are few.
+    /// or [C, k, k, O] when the outputs are few. On a GPU: [O / 16, C / 32, k, k, 16, 32].
     ///
     /// # Errors
     /// The kernel is neither 1x1 nor 3x3, or memory is short.
@@ -48,7 +48,8 @@ impl ConvWeight {
     /// As [`ConvWeight::pack`].
     pub fn pack_for_large(cx: &Cx, values: &[f32], sizes @ [o, c, kernel, _]: [usize; 4]) -> Result<Self> {
         let lanes = c.is_multiple_of(winograd::LANES) && o.is_multiple_of(winograd::LANES);
-        let suits = kernel == 3 && lanes && o > FEW_OUTPUTS && c > FEW_INPUTS;
+        let cpu = cx.device().target() == Target::Cpu;
+        let suits = cpu && kernel == 3 && lanes && o > FEW_OUTPUTS && c > FEW_INPUTS;
         Self::pack_for(cx, values, sizes, if suits { Algorithm::Winograd } else { Algorithm::Direct })
     }
 
@@ -57,14 +58,15 @@ impl ConvWeight {
             return Err(Error::weights(format!("a {kh}x{kw} convolution, expected 1x1 or 3x3")));
         }
         let taps = kh * kw;
-        let places = match algorithm {
-            Algorithm::Direct => taps,
-            Algorithm::Winograd => winograd::PLACES,
+        let elements = match (cx.device().target(), algorithm) {
+            (Target::Cpu, Algorithm::Direct) => taps * c * o,
+            (Target::Cpu, Algorithm::Winograd) => winograd::PLACES * c * o,
+            (Target::Gpu, _) => plan::packed_elements(o, c, kh),
         };
-        let mut packed = TensorMut::allocate(cx.device(), [places * c * o], cx.dtype(), Purpose::Weight)?;
+        let mut packed = TensorMut::allocate(cx.device(), [elements], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
             Device::Cpu(_) => pack_on_host(values, [o, c, taps], algorithm, packed.host_mut()?),
-            Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
+            Device::Gpu(_) => packed.write_f32(&cuda::pack(values, [o, c, taps]))?,
             Device::Plan(_) => {}
         }
         Ok(ConvWeight { packed: packed.freeze(), algorithm, kernel: kh, inputs: c, outputs: o })
