@@ -168,6 +168,11 @@ impl Gpu {
         self.pool(Purpose::Activation).allocator.peak()
     }
 
+    /// Bytes of the weights alive now.
+    pub fn weight_bytes(&self) -> usize {
+        self.pool(Purpose::Weight).allocator.live()
+    }
+
     /// Bytes that the device could still give, and those of its slabs that are in use by nobody.
     pub fn available(&self) -> Option<usize> {
         let idle = |purpose| {
@@ -219,6 +224,17 @@ impl Gpu {
             return Err(Error::internal(format!("{what} in work that is recorded")));
         }
         Ok(())
+    }
+
+    /// The result of `work`, and the names of the kernels that it started.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn started<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<&'static str>)> {
+        self.tally.log();
+        let done = work();
+        let names = self.tally.take_log();
+        Ok((done?, names))
     }
 
     /// Seconds that the device takes for what `work` starts: by its own clock on a GPU, by the host's on the
@@ -273,7 +289,7 @@ impl Gpu {
             ))
             .fix("use a smaller --tile or --batch"));
         }
-        self.tally.launch();
+        self.tally.launch(kernel.name());
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
     }
