@@ -22,7 +22,9 @@ pub struct Case {
 
 /// All cases whose name contains one of `filters` (all without filters), sorted by folder and name.
 pub fn find(filters: &[String]) -> Result<Vec<Case>> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden")];
+    // A test that was built elsewhere is told where the project lies.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut folders = vec![Path::new(&root).join("tests/fixtures/golden")];
     folders.extend(std::env::var_os("TASR_GOLDEN_DIR").map(PathBuf::from));
     let mut cases = Vec::new();
     for folder in folders {

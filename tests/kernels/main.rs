@@ -10,4 +10,5 @@ mod image;
 mod linear;
 mod norm;
 mod replay;
+mod run;
 mod support;
