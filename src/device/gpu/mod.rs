@@ -8,6 +8,7 @@ mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod kernels;
+mod library;
 mod replay;
 pub mod tensor_map;
 
@@ -22,6 +23,7 @@ pub use counts::Counts;
 use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
+pub use library::LibraryProduct;
 pub use replay::Replay;
 use tensor_map::{Boxes, TensorMap};
 
@@ -292,6 +294,25 @@ impl Gpu {
         self.tally.launch(kernel.name());
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
+    }
+
+    /// True when products can be left to the vendor's library.
+    pub fn has_library(&self) -> bool {
+        self.driver.has_library()
+    }
+
+    /// Starts a product of the vendor's library; on the emulator the host computes it.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`]: the addresses start as much memory, alive until the work is done, as the sizes say, and `out`
+    /// overlaps neither input.
+    ///
+    /// # Errors
+    /// The library is not there or refuses the shape.
+    pub unsafe fn library_product(&self, product: &LibraryProduct) -> Result<()> {
+        self.tally.launch("cublasLtMatmul");
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.library_product(product) }
     }
 
     /// Waits for all work and reports what failed.

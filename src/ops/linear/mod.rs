@@ -133,6 +133,22 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     }))
 }
 
+/// `x . weight^T` by the vendor's library, whatever the plan says: what benches hold ours against.
+///
+/// # Errors
+/// The device has no such library.
+pub fn library_linear(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<Tensor> {
+    check(x, weight)?;
+    let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
+    match cx.device() {
+        Device::Gpu(gpu) if gpu.has_library() && weight.packed.dtype() == x.dtype() => {
+            cuda::library(gpu, x, weight, &mut result)?;
+        }
+        other => return Err(Error::device(format!("{} has no cuBLASLt", other.describe()))),
+    }
+    cx.constant("library_linear", &[x, &weight.packed], result.freeze())
+}
+
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
 pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -> Result<Tensor> {
     check(x, weight)?;

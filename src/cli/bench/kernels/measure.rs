@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::subject;
+use super::subject::{self, Run};
 use crate::cli::bench::machine;
-use crate::device::{Device, Purpose};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::ops::calls::{Call, Extras, Noted, Parts};
@@ -92,6 +91,14 @@ pub fn check(cx: &Cx, reference: &Cx, noted: &Noted) -> Result<Checked> {
     )))
 }
 
+/// Copies of the inputs to rotate.
+fn copies(cx: &Cx, noted: &Noted) -> usize {
+    match cx.device().name().starts_with("cuda") {
+        true => ((COLD_BYTES / noted.call.bytes(noted.dtype).max(1.0)) as usize).clamp(1, COPIES),
+        false => 1,
+    }
+}
+
 /// Seconds of one call, the least of `repeats` batches of about `batch` seconds. On a GPU the calls of a batch are
 /// recorded, so that what starts them takes no part.
 ///
@@ -99,13 +106,24 @@ pub fn check(cx: &Cx, reference: &Cx, noted: &Noted) -> Result<Checked> {
 /// Memory that runs out.
 pub fn time(cx: &Cx, noted: &Noted, repeats: usize, batch: f64) -> Result<f64> {
     let cx = &cx.with_dtype(noted.dtype);
-    let copies = match cx.device() {
-        Device::Cpu(_) => 1,
-        _ => ((COLD_BYTES / noted.call.bytes(noted.dtype).max(1.0)) as usize).clamp(1, COPIES),
-    };
-    // On the emulator one copy is as good as many.
-    let copies = if cx.device().name() == "emulator" { 1 } else { copies };
-    let runs = (0..copies).map(|_| subject::make(cx, noted)).collect::<Result<Vec<_>>>()?;
+    let runs = (0..copies(cx, noted)).map(|_| subject::make(cx, noted)).collect::<Result<Vec<_>>>()?;
+    rotate(cx, &runs, repeats, batch)
+}
+
+/// Seconds of the product alone by the vendor's library, likewise; `None` for other ops or where there is none.
+///
+/// # Errors
+/// Memory that runs out.
+pub fn time_library(cx: &Cx, noted: &Noted, repeats: usize, batch: f64) -> Result<Option<f64>> {
+    let cx = &cx.with_dtype(noted.dtype);
+    let made = (0..copies(cx, noted))
+        .map(|_| subject::make_library(cx, noted))
+        .collect::<Result<Option<Vec<_>>>>()?;
+    made.map(|runs| rotate(cx, &runs, repeats, batch)).transpose()
+}
+
+fn rotate(cx: &Cx, runs: &[Run], repeats: usize, batch: f64) -> Result<f64> {
+    let copies = runs.len();
     let once = cx.device().time(&mut || runs[0](cx).map(drop))?;
     let calls = ((batch / once.max(1e-7)) as usize).clamp(1, 1000);
     let mut all = || (0..calls).try_for_each(|i| runs[i % copies](cx).map(drop));

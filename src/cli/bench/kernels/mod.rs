@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::ops::Cx;
 use crate::tensor::DType;
-use measure::{Roof, check, time};
+use measure::{Roof, check, time, time_library};
 
 /// Time every kernel in the shapes that an upscale really has
 ///
@@ -85,6 +85,10 @@ pub struct Row {
     pub bound: &'static str,
     /// largest error as a share of the largest value
     pub error: f64,
+    /// of the product alone by cuBLASLt, where the op is one and the library is there
+    pub library_us: Option<f64>,
+    /// that time divided by ours: above 1 ours is faster, with all that is fused to it
+    pub ratio_to_library: Option<f64>,
     /// of one upscale, all its calls together
     pub total_ms: f64,
     pub flops: f64,
@@ -120,8 +124,8 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.json {
         println!("{clock}; roofline: {:.2} TFLOP/s, {:.0} GB/s", roof.flops / 1e12, roof.bytes / 1e9);
         println!(
-            "{:<13} {:<44} {:>5} {:>10} {:>8} {:>8} {:>6} {:>8}",
-            "op", "shape", "calls", "us", "TFLOP/s", "GB/s", "roof", "ms/image"
+            "{:<13} {:<44} {:>5} {:>10} {:>8} {:>8} {:>6} {:>8} {:>8}",
+            "op", "shape", "calls", "us", "TFLOP/s", "GB/s", "roof", "ms/image", "cuBLASLt"
         );
     }
     let mut rows: Vec<Row> = Vec::new();
@@ -137,7 +141,9 @@ pub fn run(args: &Args) -> Result<()> {
         }
         let checked = check(&cx, &reference, noted)
             .map_err(|error| error.at(format!("{op} {shape} {}", noted.dtype.name())))?;
-        let seconds = time(&cx, noted, args.repeats.into(), f64::from(args.batch_ms) / 1e3)?;
+        let (repeats, batch) = (args.repeats.into(), f64::from(args.batch_ms) / 1e3);
+        let seconds = time(&cx, noted, repeats, batch)?;
+        let library = time_library(&cx, noted, repeats, batch)?;
         let least = (flops / roof.flops).max(bytes / roof.bytes);
         let row = Row {
             op,
@@ -150,6 +156,8 @@ pub fn run(args: &Args) -> Result<()> {
             percent_of_roof: 100.0 * least / seconds,
             bound: if flops / roof.flops > bytes / roof.bytes { "compute" } else { "memory" },
             error: checked.error,
+            library_us: library.map(|library| library * 1e6),
+            ratio_to_library: library.map(|library| library / seconds),
             total_ms: seconds * 1e3 * counted.count as f64,
             flops,
             bytes,
@@ -193,8 +201,9 @@ fn print(args: &Args, row: &Row) {
         println!("{}", serde_json::json!(row));
         return;
     }
+    let library = row.ratio_to_library.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
     println!(
-        "{:<13} {:<44} {:>5} {:>10.2} {:>8.3} {:>8.1} {:>4.0} % {:>8.3}",
+        "{:<13} {:<44} {:>5} {:>10.2} {:>8.3} {:>8.1} {:>4.0} % {:>8.3} {library:>8}",
         row.op, row.shape, row.count, row.us, row.tflops, row.gbs, row.percent_of_roof, row.total_ms
     );
 }

@@ -10,7 +10,7 @@ use crate::ops::diffusion::{StepCoefficients, ddpm_step, posterior};
 use crate::ops::elementwise::{cast, combine, concat, pointwise};
 use crate::ops::group_norm::{Affine, GroupNorm, group_norm, normalise};
 use crate::ops::layer_norm::layer_norm;
-use crate::ops::linear::{LinearWeight, linear, linear_geglu};
+use crate::ops::linear::{LinearWeight, library_linear, linear, linear_geglu};
 use crate::ops::resize::resize_bicubic;
 use crate::ops::wavelet::low_frequencies;
 use crate::ops::{Activation, Cx, Epilogue, Segment, Segments};
@@ -258,4 +258,22 @@ pub fn make(cx: &Cx, noted: &Noted) -> Result<Run> {
             Box::new(move |cx| Ok(vec![posterior(cx, &moments, None, 0.18215)?]))
         }
     })
+}
+
+/// The product alone of a linear layer by the vendor's library, where the device has it.
+///
+/// # Errors
+/// Memory that runs out.
+pub fn make_library(cx: &Cx, noted: &Noted) -> Result<Option<Run>> {
+    let (rows, inputs, outputs) = match noted.call {
+        Call::Linear { images, rows, inputs, outputs, .. } => (images * rows, inputs, outputs),
+        Call::Geglu { rows, inputs, outputs } => (rows, inputs, outputs),
+        _ => return Ok(None),
+    };
+    if !cx.device().gpu().is_some_and(|gpu| gpu.has_library()) {
+        return Ok(None);
+    }
+    let mut draw = Drawer { cx, dtype: noted.dtype, next: 0 };
+    let (x, weight) = (draw.tensor([1, rows, inputs])?, draw.linear(outputs, inputs)?);
+    Ok(Some(Box::new(move |cx| Ok(vec![library_linear(cx, &x, &weight)?]))))
 }
