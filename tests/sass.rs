@@ -45,7 +45,7 @@ const TENSOR_CORES: [&str; 5] =
     ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
 
 /// Files for sm_90a whose kernels must multiply by wgmma.
-const WARPGROUPS: [&str; 1] = ["gemm/gemm_sm90"];
+const WARPGROUPS: [&str; 2] = ["conv/conv_sm90", "gemm/gemm_sm90"];
 
 /// The cubins of the files `modules`, and cuobjdump; `None` and a word why where they are not.
 fn code_of(modules: &[&str]) -> Option<(PathBuf, Vec<Cubin>)> {

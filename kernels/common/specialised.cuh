@@ -1,8 +1,9 @@
 // Products of tiles on sm_90a by specialised warps, for plain and implicit GEMMs: one thread has tiles copied
 // to a ring in shared memory, two warpgroups multiply them, and blocks stay for one tile after the other.
 //
-// A tile is 128 x BN, 64 rows a warpgroup, over 64 of k at a time. A row of 64 halves in shared memory is 128
-// bytes with the 128-byte swizzle. With splits, several blocks sum parts of k of one tile; each leaves its
+// A tile is 128 x BN, 64 rows a warpgroup, over 64 of k at a time. In shared memory a row of a is 64 halves with
+// the 128-byte swizzle; b is [BN, 64] likewise, or two tiles [BN, 32], one behind the other, with the swizzle of
+// 64 bytes. With splits, several blocks sum parts of k of one tile; each leaves its
 // sums in memory, and the last adds them in the order of k.
 #pragma once
 
@@ -24,7 +25,7 @@ static_assert(sizeof(Split) == 32, "src/ops/specialised.rs mirrors this");
 // Warps 0 to 7 multiply, warp 8 copies, the three behind it make its warpgroup whole.
 constexpr unsigned SPECIALISED_THREADS = 384, MULTIPLIERS = 256;
 
-template <typename T, int BN>
+template <typename T, int BN, int B_ROW = 64>
 struct Specialised {
     static constexpr int BM = 128, BK = 64;
     static constexpr int SUMS = BN / 2;
@@ -122,6 +123,12 @@ struct Specialised {
         });
     }
 
+    // Columns 16 `k` to 16 `k` + 15 of b.
+    static __device__ __forceinline__ uint64_t columns_of_b(const Stage& stage, int k) {
+        constexpr int STEPS = B_ROW / 16;
+        return advance_tile(describe_tile<B_ROW * 2>(stage.b + k / STEPS * (BN * B_ROW)), k % STEPS);
+    }
+
     // The sums over `steps` tiles of the ring. A stage is given back once the products of the next are issued
     // and its own are done, so that the tensor cores never wait for that.
     static __device__ __forceinline__ void multiply_part(Shared& shared, Place& place, unsigned steps,
@@ -130,12 +137,12 @@ struct Specialised {
         for (unsigned step = 0; step < steps; step++, place.next()) {
             wait(shared.full[place.stage], place.parity);
             Stage& stage = shared.stage[place.stage];
-            uint64_t a = describe_tile(stage.a + half), b = describe_tile(stage.b);
+            uint64_t a = describe_tile(stage.a + half);
             pin(sum);
             fence_products();
 #pragma unroll
             for (int k = 0; k < BK / 16; k++)
-                multiply<T>(sum, advance_tile(a, k), advance_tile(b, k), step > 0 || k > 0);
+                multiply<T>(sum, advance_tile(a, k), columns_of_b(stage, k), step > 0 || k > 0);
             commit_products();
             pin(sum);
             if (step > 0) {

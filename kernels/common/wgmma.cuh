@@ -7,16 +7,18 @@
 
 #include "common/kernel.cuh"
 
-// A tile of rows of 64 halves with the 128-byte swizzle, as the hardware reads it: address, bytes between
-// groups of eight rows, swizzle. The start moves along k by whole 16-byte chunks within the first row.
+// A tile of rows of ROW_BYTES with the swizzle of that many bytes, as the hardware reads it: address, bytes
+// between groups of eight rows, swizzle. The start moves along k by whole 16-byte chunks within the first row.
+template <int ROW_BYTES = 128>
 __device__ __forceinline__ uint64_t describe_tile(const void* tile) {
+    static_assert(ROW_BYTES == 128 || ROW_BYTES == 64, "rows of the swizzles that TMA writes here");
 #ifdef TASR_EMULATOR
     uint64_t address = emulator::shared_offset(tile);
 #else
     uint64_t address = unsigned(__cvta_generic_to_shared(tile));
 #endif
-    constexpr uint64_t GROUP_BYTES = 1024, SWIZZLE_128 = 1;
-    return (address & 0x3ffff) >> 4 | 1ull << 16 | (GROUP_BYTES >> 4) << 32 | SWIZZLE_128 << 62;
+    constexpr uint64_t GROUP_BYTES = 8 * ROW_BYTES, SWIZZLE = ROW_BYTES == 128 ? 1 : 2;
+    return (address & 0x3ffff) >> 4 | 1ull << 16 | (GROUP_BYTES >> 4) << 32 | SWIZZLE << 62;
 }
 
 // The described tile from column 16 `step` on.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod conv;
+mod conv_sm90;
 mod detectors;
 mod detectors_sm90;
 mod elementwise;

@@ -19,7 +19,7 @@ use super::arch_path::fits;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
 use super::library::LibraryProduct;
-use super::tensor_map::{ROW_BYTES, TensorMap, Tiling};
+use super::tensor_map::{TensorMap, Tiling};
 use super::{ArchPath, Gpu};
 use crate::device::cpu::HostBytes;
 use crate::device::{DType, Device};
@@ -428,7 +428,7 @@ fn encode(tiling: &Tiling) -> TensorMap {
         size: [1; 5],
         rank: tiling.dims.len() as u32,
         element_bytes: tiling.dtype.size() as u32,
-        swizzle: ROW_BYTES as u32,
+        swizzle: tiling.row_bytes() as u32,
         unused: [0; 7],
     };
     map.stride.iter_mut().zip(&tiling.strides).for_each(|(to, &from)| *to = from);

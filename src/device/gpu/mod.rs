@@ -15,8 +15,8 @@ pub mod tensor_map;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
+use super::{DType, Purpose};
 use crate::error::{Error, Result};
 pub use arch_path::ArchPath;
 pub use counts::Counts;
@@ -93,6 +93,11 @@ impl Gpu {
     pub fn has(&self, kernel: Kernel) -> bool {
         let on_path = self.path == ArchPath::Best || kernel.architectures().is_empty();
         on_path && self.driver.has(kernel)
+    }
+
+    /// True when plans may choose the kernels of sm_90a: those of one file stand for all.
+    pub fn specialised(&self) -> bool {
+        kernels::GEMM_128X128_SM90.of(DType::F16).is_ok_and(|kernel| self.has(kernel))
     }
 
     /// What a kernel needs to copy `boxes` by TMA.

@@ -26,14 +26,13 @@ struct GemmParams {
 }
 const _: () = assert!(size_of::<GemmParams>() == 88);
 
-/// `epilogue(x . weight^T)`, gated or not; `scratch` has the elements that the product may need.
+/// `epilogue(x . weight^T)`, gated or not, by the kernels of sm_90a where there is scratch for them.
 pub fn linear(
     gpu: &Gpu,
     x: &Tensor,
     weight: &LinearWeight,
-    epilogue: &Epilogue,
-    gated: bool,
-    scratch: &Tensor,
+    (epilogue, gated): (&Epilogue, bool),
+    specialised: Option<&Tensor>,
     result: &mut TensorMut,
 ) -> Result<()> {
     let dtype = x.dtype();
@@ -47,12 +46,11 @@ pub fn linear(
     let columns = result.shape().last();
     let plain =
         epilogue.tensors().is_empty() && epilogue.activation == Activation::None && epilogue.scale == 1.0;
-    let specialised = sm90::suits(gpu, &product, x, weight)?;
-    if gpu.has_library() && product.engine(plain, specialised) == Engine::Library {
+    if gpu.has_library() && product.engine(plain, specialised.is_some()) == Engine::Library {
         return library(gpu, x, weight, result);
     }
     let epilogue = EpilogueParams::new(epilogue, result.address()?, columns, (m / images).max(1), dtype)?;
-    if specialised {
+    if let Some(scratch) = specialised {
         return sm90::linear(gpu, &product, [x, &weight.packed], epilogue, scratch, result);
     }
     let plan = product.plan(gpu.info().multiprocessors)?;

@@ -2,11 +2,10 @@
 
 use bytemuck::NoUninit;
 
-use super::LinearWeight;
 use super::plan::Product;
-use crate::device::Gpu;
 use crate::device::gpu::kernels::{self, Family};
 use crate::device::gpu::tensor_map::{Boxes, TensorMap};
+use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::ops::gpu::EpilogueParams;
 use crate::ops::specialised::{Choice, STEP, SplitParams, TILE_ROWS, Work};
@@ -40,14 +39,6 @@ impl Product {
         }
     }
 
-    /// f32 of scratch that the launch may need on any GPU.
-    pub fn scratch(&self) -> usize {
-        match self.dtype {
-            DType::F32 => 0,
-            DType::F16 | DType::BF16 => self.work().scratch(),
-        }
-    }
-
     /// The launch on a GPU that has the kernels of sm_90a.
     ///
     /// # Errors
@@ -69,15 +60,14 @@ fn family(width: usize, gated: bool) -> &'static Family {
     }
 }
 
-/// True when the GPU has the kernels, and TMA can read the operands.
-pub fn suits(gpu: &Gpu, product: &Product, x: &Tensor, weight: &LinearWeight) -> Result<bool> {
-    if product.dtype == DType::F32 || product.m == 0 || product.n == 0 || product.k == 0 {
-        return Ok(false);
-    }
-    let readable = |address| Boxes::<2>::can_read(address, product.k, product.dtype);
-    Ok(gpu.has(family(128, false).of(product.dtype)?)
-        && readable(x.address()?)
-        && readable(weight.packed.address()?))
+/// True when the device has the kernels, and TMA can read the operands. What is planned is taken to be aligned.
+pub fn suits(device: &Device, product: &Product, operands: [&Tensor; 2]) -> Result<bool> {
+    let readable = |tensor: &Tensor| match device {
+        Device::Gpu(_) => Ok(Boxes::<2>::can_read(tensor.address()?, product.k, product.dtype)),
+        _ => Ok(Boxes::<2>::can_read(0, product.k, product.dtype)),
+    };
+    let halves = product.dtype != DType::F32 && product.m > 0 && product.n > 0 && product.k > 0;
+    Ok(halves && device.specialised() && readable(operands[0])? && readable(operands[1])?)
 }
 
 /// `epilogue(x . weight^T)`, gated or not; `scratch` has the elements that the product asks for.
