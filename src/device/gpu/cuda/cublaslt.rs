@@ -140,7 +140,8 @@ impl Prepared {
             sys::cudaDataType_t::CUDA_R_32F,
         )
         .map_err(failed("describe a product"))?;
-        let transposed = sys::cublasOperation_t::CUBLAS_OP_T;
+        // CUBLAS_OP_T, an enumeration of cuBLAS that cuBLASLt takes as its 32-bit number.
+        let transposed = 1i32;
         // SAFETY: the attribute is one such value, which outlives the call.
         unsafe {
             result::set_matmul_desc_attribute(
