@@ -97,7 +97,7 @@ fn a_run_agrees_with_the_cpu_in_every_element_type_and_steps_are_replays() {
     let wanted = upscale(Device::cpu(), DType::F32);
     assert!(wanted.steps.is_empty() && wanted.image.iter().all(|v| v.is_finite()));
     // f16 is held to the project's own bar; bf16 has 8 times its rounding, 18 dB; f32 adds in another order only.
-    for (dtype, least) in [(DType::F32, 90.0), (DType::F16, 45.0), (DType::BF16, 27.0)] {
+    for (dtype, least) in [(DType::F32, 75.0), (DType::F16, 45.0), (DType::BF16, 27.0)] {
         let device = device();
         let plan = device.planned();
         upscale(plan.clone(), dtype);
