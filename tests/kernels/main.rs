@@ -1,6 +1,7 @@
 //! Every kernel against the CPU side of its op, on the emulator, or with TASR_TEST_DEVICE=cuda on a GPU.
 
 mod attention;
+mod backward;
 mod conv;
 mod conv_sm90;
 mod detectors;
@@ -10,6 +11,7 @@ mod gemm_sm90;
 mod image;
 mod linear;
 mod norm;
+mod optim;
 mod replay;
 mod run;
 mod support;

@@ -3,6 +3,7 @@
 mod backward;
 mod cpu;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
 mod sm90;
 
