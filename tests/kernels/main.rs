@@ -2,9 +2,11 @@
 
 mod attention;
 mod conv;
+mod conv_backward;
 mod detectors;
 mod detectors_sm90;
 mod elementwise;
+mod gate;
 mod gemm_sm90;
 mod image;
 mod linear;

@@ -8,7 +8,9 @@ mod backward;
 pub mod cpu;
 mod cpu_backward;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
+mod plan_backward;
 mod weight;
 mod winograd;
 
