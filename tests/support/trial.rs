@@ -36,7 +36,11 @@ impl Trial {
 /// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
 fn targets() -> (String, Vec<DType>) {
     let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let dtypes = if device == "cpu" { vec![DType::F32] } else { vec![DType::F32, DType::F16, DType::BF16] };
+    let dtypes = if device == "cpu" {
+        vec![DType::F32, DType::BF16]
+    } else {
+        vec![DType::F32, DType::F16, DType::BF16]
+    };
     (device, dtypes)
 }
 

@@ -132,7 +132,6 @@ impl Tile {
         if scores.is_empty() {
             return;
         }
-        let greater = |a: f32, b: f32| if b > a { b } else { a };
         let tops = by_lanes(scores, [self.largest[row]; LANES], greater);
         let largest = tops.into_iter().fold(f32::NEG_INFINITY, greater);
         let fade = exp(self.largest[row] - largest);
@@ -148,11 +147,20 @@ impl Tile {
     }
 }
 
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
+
+#[inline(always)]
+pub(super) fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
 
 /// Folds `values` into lanes, which vectorises as one running value would not.
 #[inline(always)]
-fn by_lanes(values: &[f32], mut lanes: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+pub(super) fn by_lanes(
+    values: &[f32],
+    mut lanes: [f32; LANES],
+    fold: impl Fn(f32, f32) -> f32,
+) -> [f32; LANES] {
     let chunks = values.chunks_exact(LANES);
     for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
         *lane = fold(*lane, value);

@@ -1,13 +1,14 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
+mod bf16;
 mod cpu;
 mod cuda;
 pub mod plan;
 
 use super::Cx;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// All heads of a query, key or value: columns `offset..offset + heads * D` of a token matrix [N, L, W].
 /// A joint projection [q | k | v] is three such views of one tensor.
@@ -69,7 +70,15 @@ pub fn attention(
     }
     let geometry = Geometry { n, l, m, heads, width, causal };
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
+    let scratch = match (cx.device().target(), q.tensor.dtype()) {
+        (Target::Cpu, DType::BF16) => bf16::scratch(&geometry),
+        _ => 0,
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(cpu) if q.tensor.dtype() == DType::BF16 => {
+            bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, result.host_mut()?)?;
+        }
         Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
         Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, None)?,
         Device::Plan(_) => {}

@@ -17,6 +17,7 @@ use super::winograd;
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
+use crate::ops::host::element::HostElement;
 use crate::ops::host::math::vectorised;
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
@@ -27,7 +28,7 @@ const CHUNK_PIXELS: usize = 4096;
 const MOST_SCRATCH: usize = 16 << 20;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Method {
+pub(super) enum Method {
     /// 1x1: one product per segment, straight from the input.
     Pointwise,
     Shifted,
@@ -35,12 +36,14 @@ enum Method {
     Winograd,
     Columns,
     Gathered,
+    /// by the microkernels of bf16: see `bf16.rs`
+    Panels,
 }
 
 /// How a convolution is cut into bands: a pure function of its geometry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
-    method: Method,
+    pub(super) method: Method,
     /// output rows per chunk; a chunk may span images
     pub(super) rows: usize,
     /// width of a plane in pixels
@@ -50,7 +53,7 @@ pub(super) struct Band {
     /// zeros that neighbouring rows, and neighbouring images, have in common
     shared: usize,
     /// images that may share a chunk
-    images: usize,
+    pub(super) images: usize,
 }
 
 impl Band {
@@ -64,6 +67,11 @@ impl Band {
             () if g.c <= FEW_INPUTS => Method::Columns,
             () => Method::Shifted,
         };
+        Self::cut(g, method)
+    }
+
+    /// The largest bands that the limits allow.
+    pub(super) fn cut(g: &Geometry, method: Method) -> Self {
         let halo = (g.kernel - 1).div_ceil(g.stride);
         // What is padded left is padded right as well, in the same plane when there is but one.
         let shared = if g.stride == 1 { g.pad } else { 0 };
@@ -86,7 +94,7 @@ impl Band {
     }
 
     /// Plane rows from one piece to the next.
-    fn piece_rows(&self) -> usize {
+    pub(super) fn piece_rows(&self) -> usize {
         self.rows + self.halo - self.shared
     }
 
@@ -101,7 +109,7 @@ impl Band {
     }
 
     /// Elements of one plane.
-    fn plane(&self, g: &Geometry) -> usize {
+    pub(super) fn plane(&self, g: &Geometry) -> usize {
         self.pixels() * g.c
     }
 
@@ -111,11 +119,13 @@ impl Band {
     }
 
     /// Scratch in f32 elements.
-    fn elements(&self, g: &Geometry) -> usize {
+    pub(super) fn elements(&self, g: &Geometry) -> usize {
         let planes = g.stride * g.stride * self.plane(g);
         let taps = g.kernel * g.kernel;
         match self.method {
             Method::Pointwise => 0,
+            // two to an f32
+            Method::Panels => planes.div_ceil(2),
             Method::Shifted => planes + self.sums() * g.o,
             Method::Winograd => {
                 planes + self.images * self.rows / 2 * (g.out_w / 2) * winograd::PLACES * (g.c + g.o)
@@ -126,7 +136,7 @@ impl Band {
     }
 }
 
-fn direct(conv: &Conv2d) -> bool {
+pub(super) fn direct(conv: &Conv2d) -> bool {
     conv.prologue.is_none() && conv.input.parts().iter().all(|part| part.plus.is_none())
 }
 
@@ -138,9 +148,9 @@ pub fn scratch(g: &Geometry, conv: &Conv2d, weight: &ConvWeight) -> usize {
 /// Rows of one image inside a chunk.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
-    image: usize,
-    first_row: usize,
-    rows: usize,
+    pub(super) image: usize,
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
     /// first plane row
     pub(super) base: usize,
 }
@@ -163,38 +173,51 @@ pub fn conv2d(
         epilogue.finish_all(result, g.o, g.out_h * g.out_w);
         return Ok(());
     }
-    let affine = match conv.prologue {
+    let affine = host_affine(conv)?;
+    band.each_chunk(g, |chunk| {
+        let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
+        chunk.load(&pixels, affine, planes);
+        match band.method {
+            Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
+            Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
+            Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
+            _ => chunk.shifted(planes, weight, rest, &epilogue, result),
+        }
+    });
+    Ok(())
+}
+
+/// The host view of a convolution's prologue.
+pub(super) fn host_affine<'a>(conv: &Conv2d<'a>) -> Result<Option<HostAffine<'a>>> {
+    Ok(match conv.prologue {
         Some(affine) => {
             Some(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
         }
         None => None,
-    };
-    let mut images = 0;
-    while images < g.n {
-        let together = band.images.min(g.n - images);
-        for first_row in (0..g.out_h).step_by(band.rows) {
-            let rows = band.rows.min(g.out_h - first_row);
-            let pieces: Vec<Piece> = (0..together)
-                .map(|i| Piece {
-                    image: images + i,
-                    first_row,
-                    rows,
-                    base: i * Band { rows, ..band }.piece_rows(),
-                })
-                .collect();
-            let chunk = Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces };
-            let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
-            chunk.load(&pixels, affine, planes);
-            match band.method {
-                Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
-                Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
-                Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
-                Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
+    })
+}
+
+impl Band {
+    /// Hands every chunk of the result to `work`.
+    pub(super) fn each_chunk(&self, g: &Geometry, mut work: impl FnMut(&Chunk)) {
+        let mut images = 0;
+        while images < g.n {
+            let together = self.images.min(g.n - images);
+            for first_row in (0..g.out_h).step_by(self.rows) {
+                let band = Band { rows: self.rows.min(g.out_h - first_row), images: together, ..*self };
+                let pieces: Vec<Piece> = (0..together)
+                    .map(|i| Piece {
+                        image: images + i,
+                        first_row,
+                        rows: band.rows,
+                        base: i * band.piece_rows(),
+                    })
+                    .collect();
+                work(&Chunk { g, band, pieces: &pieces });
             }
+            images += together;
         }
-        images += together;
     }
-    Ok(())
 }
 
 /// A 1x1 convolution: one product for each segment, accumulated.
@@ -216,42 +239,58 @@ pub(super) struct Chunk<'a> {
 
 impl Chunk<'_> {
     /// Plane and pixel offset of a tap.
-    fn tap(&self, tap: usize) -> (usize, usize) {
+    pub(super) fn tap(&self, tap: usize) -> (usize, usize) {
         let (dy, dx) = (tap / self.g.kernel, tap % self.g.kernel);
         let s = self.g.stride;
         ((dy % s) * s + dx % s, (dy / s) * self.band.plane_w + dx / s)
     }
 
-    /// Writes the band: normalised, upsampled, padded, split by parity.
-    fn load(&self, pixels: &Pixels, affine: Option<HostAffine>, planes: &mut [f32]) {
+    /// Writes the band: normalised, upsampled, padded, split by parity. Pixels lie `g.c` elements apart, which may
+    /// be more than the channels: the rest is zero.
+    pub(super) fn load<T: HostElement>(
+        &self,
+        pixels: &Pixels<T>,
+        affine: Option<HostAffine>,
+        planes: &mut [T],
+    ) {
         let g = self.g;
-        let (s, c) = (g.stride, g.c);
+        let (s, c, channels) = (g.stride, g.c, pixels.channels());
         let plane = self.band.plane(g);
         let width = self.band.plane_w * c;
         let piece_rows = self.band.piece_rows();
-        for (parity, plane) in planes.chunks_exact_mut(plane).enumerate() {
+        let as_stored = affine.is_none() && pixels.plain_parts().is_some();
+        for (parity, plane) in planes.chunks_exact_mut(plane).take(s * s).enumerate() {
             let (py, px) = (parity / s, parity % s);
             let (body, slack) = plane.split_at_mut(self.band.plane_rows() * width);
-            slack.fill(0.0);
-            body.par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
+            slack.fill(T::zeroed());
+            let buffer = || vec![0.0; T::buffer(channels)];
+            body.par_chunks_exact_mut(width).enumerate().for_each_init(buffer, |buffer, (row, line)| {
                 let piece = self.pieces[(row / piece_rows).min(self.pieces.len() - 1)];
                 // the padded image's row this plane row stands for
                 let y = (piece.first_row + row - piece.base) * s + py;
                 let Some(y) = y.checked_sub(g.pad).filter(|y| *y < g.h * g.zoom) else {
-                    return line.fill(0.0);
+                    return line.fill(T::zeroed());
                 };
                 let source = (piece.image * g.h + y / g.zoom) * g.w;
                 vectorised!({
                     for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
-                        match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
-                            None => pixel.fill(0.0),
-                            Some(x) => {
-                                pixels.read(source + x / g.zoom, pixel);
-                                if let Some(affine) = affine {
-                                    affine.apply(piece.image, pixel);
-                                }
-                            }
+                        let Some(x) = (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) else {
+                            pixel.fill(T::zeroed());
+                            continue;
+                        };
+                        let (pixel, rest) = pixel.split_at_mut(channels);
+                        rest.fill(T::zeroed());
+                        let index = source + x / g.zoom;
+                        if as_stored {
+                            pixels.copy(index, pixel);
+                            continue;
                         }
+                        T::fill(pixel, buffer, |values| {
+                            pixels.read(index, values);
+                            if let Some(affine) = affine {
+                                affine.apply(piece.image, values);
+                            }
+                        });
                     }
                 });
             });

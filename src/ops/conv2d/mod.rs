@@ -4,6 +4,7 @@
 //! `result = epilogue(sum over taps of prologue(x)[y * stride + dy - pad, ...] . weight[dy, dx])`, zeros
 //! outside the image after the prologue. Kernels 1x1 and 3x3, stride 1 and 2.
 
+mod bf16;
 pub mod cpu;
 mod weight;
 mod winograd;
@@ -124,8 +125,17 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let mut scratch = cx.allocate([cpu::scratch(&geometry, conv, weight)], DType::F32)?;
+    let dtype = conv.input.dtype()?;
+    let scratch = match dtype {
+        DType::BF16 => bf16::scratch(&geometry, conv),
+        _ => cpu::scratch(&geometry, conv, weight),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(cpu) if dtype == DType::BF16 => {
+            let (scratch, result) = (scratch.host_mut()?, result.host_mut()?);
+            bf16::conv2d(cpu, &geometry, conv, weight, epilogue, scratch, result)?;
+        }
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }

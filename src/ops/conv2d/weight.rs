@@ -1,11 +1,11 @@
 //! A convolution's weights in the layout its device computes with.
 
-use super::winograd;
-use crate::device::{Device, Purpose};
+use super::{bf16, winograd};
+use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::ops::gpu::no_gpu_kernel;
-use crate::tensor::{Tensor, TensorMut};
+use crate::tensor::{DType, Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
 pub(super) const FEW_OUTPUTS: usize = 8;
@@ -33,7 +33,7 @@ pub struct ConvWeight {
 
 impl ConvWeight {
     /// Packs `values`, [O, C, k, k] as checkpoints have them, for `cx`'s device. On the CPU: [k, k, C, O],
-    /// or [C, k, k, O] when the outputs are few.
+    /// or [C, k, k, O] when the outputs are few; panels in bf16.
     ///
     /// # Errors
     /// The kernel is neither 1x1 nor 3x3, or memory is short.
@@ -48,7 +48,7 @@ impl ConvWeight {
     /// As [`ConvWeight::pack`].
     pub fn pack_for_large(cx: &Cx, values: &[f32], sizes @ [o, c, kernel, _]: [usize; 4]) -> Result<Self> {
         let lanes = c.is_multiple_of(winograd::LANES) && o.is_multiple_of(winograd::LANES);
-        let suits = kernel == 3 && lanes && o > FEW_OUTPUTS && c > FEW_INPUTS;
+        let suits = kernel == 3 && lanes && o > FEW_OUTPUTS && c > FEW_INPUTS && cx.dtype() != DType::BF16;
         Self::pack_for(cx, values, sizes, if suits { Algorithm::Winograd } else { Algorithm::Direct })
     }
 
@@ -57,12 +57,16 @@ impl ConvWeight {
             return Err(Error::weights(format!("a {kh}x{kw} convolution, expected 1x1 or 3x3")));
         }
         let taps = kh * kw;
-        let places = match algorithm {
-            Algorithm::Direct => taps,
-            Algorithm::Winograd => winograd::PLACES,
+        let panels = bf16::layout(o, c, taps);
+        let in_panels = cx.device().target() == Target::Cpu && cx.dtype() == DType::BF16;
+        let elements = match algorithm {
+            Algorithm::Direct if in_panels => panels.elements(),
+            Algorithm::Direct => taps * c * o,
+            Algorithm::Winograd => winograd::PLACES * c * o,
         };
-        let mut packed = TensorMut::allocate(cx.device(), [places * c * o], cx.dtype(), Purpose::Weight)?;
+        let mut packed = TensorMut::allocate(cx.device(), [elements], cx.dtype(), Purpose::Weight)?;
         match (cx.device(), algorithm) {
+            (Device::Cpu(_), Algorithm::Direct) if in_panels => panels.pack(values, packed.host_mut()?),
             (Device::Cpu(_), Algorithm::Direct) => pack(values, [o, c, taps], packed.host_mut()?),
             (Device::Cpu(_), Algorithm::Winograd) => {
                 winograd::transform_weights(values, c, o, packed.host_mut()?);

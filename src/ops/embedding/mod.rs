@@ -2,6 +2,7 @@
 
 use super::Cx;
 use super::gpu::no_gpu_kernel;
+use super::host::element::{HostElement, with_element};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -23,15 +24,16 @@ pub fn embed_tokens(cx: &Cx, tokens: &[&[u32]], table: &Tensor, positions: &Tens
     }
     let mut result = cx.allocate([tokens.len(), l, d], cx.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
             let (table, positions) = (table.host::<f32>()?, positions.host::<f32>()?);
-            for (lines, row) in result.host_mut::<f32>()?.chunks_exact_mut(l * d).zip(tokens) {
+            for (lines, row) in result.host_mut::<T>()?.chunks_exact_mut(l * d).zip(tokens) {
                 for (place, (line, &token)) in lines.chunks_exact_mut(d).zip(row.iter()).enumerate() {
                     let pair = table[token as usize * d..][..d].iter().zip(&positions[place * d..][..d]);
-                    line.iter_mut().zip(pair).for_each(|(v, (a, b))| *v = a + b);
+                    line.iter_mut().zip(pair).for_each(|(v, (a, b))| *v = T::narrow(a + b));
                 }
             }
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("embed_tokens")),
         Device::Plan(_) => {}
     }

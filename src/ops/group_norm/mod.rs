@@ -7,6 +7,7 @@
 mod cpu;
 
 use super::gpu::no_gpu_kernel;
+use super::host::element::with_element;
 use super::{Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -54,7 +55,9 @@ pub fn group_norm(
     }
     let mut result = cx.allocate([n, 2, c], DType::F32)?;
     match cx.device() {
-        Device::Cpu(_) => cpu::coefficients(segments, norm, adaln, [n, h * w, c], result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(segments.dtype()?, T => {
+            cpu::coefficients::<T>(segments, norm, adaln, [n, h * w, c], result.host_mut()?)
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("group_norm")),
         Device::Plan(_) => {}
     }
@@ -70,7 +73,9 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     let [n, h, w, c] = segments.nhwc()?;
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
-        Device::Cpu(_) => cpu::normalise(segments, affine, h * w, result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            cpu::normalise::<T>(segments, affine, h * w, result.host_mut()?)
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("normalise")),
         Device::Plan(_) => {}
     }

@@ -4,6 +4,7 @@ mod cpu;
 
 use super::Cx;
 use super::gpu::no_gpu_kernel;
+use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -16,7 +17,9 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     }
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(x.dtype(), T => {
+            cpu::layer_norm::<T>(x, gamma, beta, eps, result.host_mut()?)
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm")),
         Device::Plan(_) => {}
     }
