@@ -19,4 +19,6 @@ pub mod weights;
 
 pub mod pipeline;
 
+pub mod train;
+
 pub mod cli;

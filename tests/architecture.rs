@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Floors from top to bottom; a floor may import those below it, never one beside it.
-const LEVELS: [&[&str]; 9] = [
+const LEVELS: [&[&str]; 10] = [
     &["cli"],
+    &["train"],
     &["pipeline"],
     &["models", "sampler", "weights", "image"],
     &["nn"],

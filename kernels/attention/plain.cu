@@ -41,7 +41,7 @@ __device__ void attention_plain(const AttentionParams& p) {
                 out[i][j] *= factor;
             }
         }
-        add_weights_by_rows<false>(out, shared, s, v, key, column);
+        add_weights_by_rows(out, shared, s, v, key, column);
     }
     unsigned stride = p.heads * p.width;
     T* to = static_cast<T*>(p.out) + uint64_t(image) * l * stride + head * p.width;

@@ -8,7 +8,7 @@ constexpr int PLAIN = 64, PLAIN_K = 16, PLAIN_THREADS = 256;
 constexpr int PLAIN_ROW = PLAIN + 4;
 
 struct PlainShared {
-    // [k][row]
+    // all [k][row]: what is summed over runs down
     float a[PLAIN_K][PLAIN_ROW];
     float b[PLAIN_K][PLAIN_ROW];
     float weights[PLAIN][PLAIN_ROW];
@@ -33,7 +33,7 @@ struct PlainRows {
 __device__ __forceinline__ void add_products(float (&sums)[4][4], const float (&a)[PLAIN_K][PLAIN_ROW],
                                              const float (&b)[PLAIN_K][PLAIN_ROW]) {
     int row = thread() / 16 * 4, column = thread() % 16 * 4;
-#pragma unroll
+#pragma unroll 4
     for (int k = 0; k < PLAIN_K; k++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
@@ -58,9 +58,9 @@ __device__ __forceinline__ void add_rows_by_rows(float (&sums)[4][4], PlainShare
     }
 }
 
-// sums += weights . b: this thread's `weights` are its 4 x 4 of a [64, 64] tile (TURNED: of its transpose), b the
-// 64 rows from `first` on, of which the columns from `column` on are made.
-template <bool TURNED, typename T>
+// sums += weights . b: `weights` are this thread's 4 x 4 of a [64, 64] tile, b the 64 rows from `first` on, of
+// which the columns from `column` on are made.
+template <typename T>
 __device__ __forceinline__ void add_weights_by_rows(float (&sums)[4][4], PlainShared& shared,
                                                     const float (&weights)[4][4], const PlainRows<T>& b,
                                                     unsigned first, unsigned column) {
@@ -68,13 +68,7 @@ __device__ __forceinline__ void add_weights_by_rows(float (&sums)[4][4], PlainSh
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            // [k][row]: what is summed over runs down.
-            if (TURNED)
-                shared.weights[row + i][lane + j] = weights[i][j];
-            else
-                shared.weights[lane + j][row + i] = weights[i][j];
-        }
+        for (int j = 0; j < 4; j++) shared.weights[lane + j][row + i] = weights[i][j];
 #pragma unroll
     for (int k0 = 0; k0 < PLAIN; k0 += PLAIN_K) {
 #pragma unroll

@@ -30,3 +30,19 @@ __device__ __forceinline__ float activate(float x, unsigned activation, float sl
         default: return x;
     }
 }
+
+// The same of several values: one decision for all of them.
+template <int COUNT>
+__device__ __forceinline__ void activate_all(float (&values)[COUNT], unsigned activation, float slope) {
+    auto each = [&](auto function) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) values[i] = function(values[i]);
+    };
+    switch (activation) {
+        case ACT_SILU: return each([](float x) { return silu(x); });
+        case ACT_RELU: return each([](float x) { return x > 0.0f ? x : 0.0f; });
+        case ACT_LEAKY_RELU: return each([=](float x) { return x > 0.0f ? x : slope * x; });
+        case ACT_GELU: return each([](float x) { return gelu(x); });
+        default: return;
+    }
+}

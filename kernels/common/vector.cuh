@@ -24,22 +24,42 @@ __device__ __forceinline__ void store_16_bytes(void* address, uint4 value, TASR_
 #endif
 }
 
-// Eight consecutive elements from an address that is a multiple of 16 bytes.
+// Eight elements as they lie in memory: several loads can be on their way before the first is used.
 template <typename T>
-__device__ __forceinline__ void load_8(const T* from, float (&values)[8]) {
+struct Packed8 {
+    uint4 part[sizeof(T) / 2];
+};
+
+// From an address that is a multiple of 16 bytes.
+template <typename T>
+__device__ __forceinline__ Packed8<T> load_packed(const T* from) {
+    Packed8<T> packed;
+#pragma unroll
+    for (int i = 0; i < int(sizeof(T) / 2); i++) packed.part[i] = load_16_bytes(from + i * 16 / sizeof(T));
+    return packed;
+}
+
+template <typename T>
+__device__ __forceinline__ void unpack(const Packed8<T>& packed, float (&values)[8]) {
     if constexpr (sizeof(T) == 4) {
-        uint4 low = load_16_bytes(from), high = load_16_bytes(from + 4);
+        uint4 low = packed.part[0], high = packed.part[1];
         values[0] = __uint_as_float(low.x), values[1] = __uint_as_float(low.y);
         values[2] = __uint_as_float(low.z), values[3] = __uint_as_float(low.w);
         values[4] = __uint_as_float(high.x), values[5] = __uint_as_float(high.y);
         values[6] = __uint_as_float(high.z), values[7] = __uint_as_float(high.w);
     } else {
-        uint4 raw = load_16_bytes(from);
+        uint4 raw = packed.part[0];
         float2 a = unpack_pair<T>(raw.x), b = unpack_pair<T>(raw.y);
         float2 c = unpack_pair<T>(raw.z), d = unpack_pair<T>(raw.w);
         values[0] = a.x, values[1] = a.y, values[2] = b.x, values[3] = b.y;
         values[4] = c.x, values[5] = c.y, values[6] = d.x, values[7] = d.y;
     }
+}
+
+// Eight consecutive elements from an address that is a multiple of 16 bytes.
+template <typename T>
+__device__ __forceinline__ void load_8(const T* from, float (&values)[8]) {
+    unpack(load_packed(from), values);
 }
 
 template <typename T>

@@ -34,6 +34,11 @@ impl Cx {
         Cx { tape: None, ..self.clone() }
     }
 
+    /// The same with networks that store `dtype`, which the device computes in.
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Cx { dtype, ..self.clone() }
+    }
+
     /// The same device with a fresh tape.
     pub fn with_tape(&self) -> Self {
         Cx { tape: Some(Rc::default()), ..self.clone() }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod degrade;
 mod info;
 pub mod interrupt;
 mod memory;
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Upscale(Box<upscale::Args>),
     Convert(convert::Args),
+    Degrade(Box<degrade::Args>),
     Info(info::Args),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -59,6 +61,7 @@ fn run() -> Result<()> {
     match cli.command {
         Command::Upscale(args) => upscale::run(*args),
         Command::Convert(args) => convert::run(args),
+        Command::Degrade(args) => degrade::run(*args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),

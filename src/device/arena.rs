@@ -31,6 +31,8 @@ pub struct Allocator {
     slabs: Vec<Option<Slab>>,
     live: usize,
     peak: usize,
+    /// what was handed out since `watch`
+    touched: Option<Vec<Span>>,
 }
 
 impl Allocator {
@@ -52,7 +54,43 @@ impl Allocator {
         }
         self.live += length;
         self.peak = self.peak.max(self.live);
-        Some(Span { slab, offset, length })
+        let span = Span { slab, offset, length };
+        if let Some(touched) = &mut self.touched {
+            touched.push(span);
+        }
+        Some(span)
+    }
+
+    /// Notes from now on what is handed out, for [`Allocator::claim`].
+    pub fn watch(&mut self) {
+        self.touched = Some(Vec::new());
+    }
+
+    /// Takes all memory that was handed out since [`Allocator::watch`] and is free again, so that nobody else
+    /// gets it: recorded work will write there at each replay.
+    pub fn claim(&mut self) -> Vec<Span> {
+        let mut claimed = Vec::new();
+        for touched in self.touched.take().unwrap_or_default() {
+            let end = touched.offset + touched.length;
+            let Some(slab) = self.slabs.get_mut(touched.slab).and_then(Option::as_mut) else { continue };
+            // A hole may begin before what was touched, and spans of it may still be live.
+            let first = slab.free.range(..=touched.offset).next_back().map_or(touched.offset, |(&o, _)| o);
+            let holes: Vec<_> = slab.free.range(first..end).map(|(&o, &l)| (o, o + l)).collect();
+            for (from, to) in holes.into_iter().filter(|&(_, to)| to > touched.offset) {
+                let (start, stop) = (from.max(touched.offset), to.min(end));
+                slab.free.remove(&from);
+                if from < start {
+                    slab.free.insert(from, start - from);
+                }
+                if stop < to {
+                    slab.free.insert(stop, to - stop);
+                }
+                self.live += stop - start;
+                claimed.push(Span { slab: touched.slab, offset: start, length: stop - start });
+            }
+        }
+        self.peak = self.peak.max(self.live);
+        claimed
     }
 
     /// Registers a new slab of `size` bytes and returns its index.
@@ -165,6 +203,28 @@ mod tests {
         arena.free(a);
         assert_eq!(arena.allocate(ALIGNMENT).unwrap().offset, 0);
         assert_eq!(arena.allocate(7 * ALIGNMENT).unwrap().offset, 3 * ALIGNMENT);
+    }
+
+    #[test]
+    fn what_was_touched_and_is_free_can_be_claimed() {
+        let mut arena = Allocator::default();
+        arena.add_slab(16 * ALIGNMENT);
+        let before = arena.allocate(ALIGNMENT).unwrap();
+        arena.watch();
+        let (a, b) = (arena.allocate(3 * ALIGNMENT).unwrap(), arena.allocate(2 * ALIGNMENT).unwrap());
+        arena.free(a);
+        let c = arena.allocate(ALIGNMENT).unwrap();
+        arena.free(before);
+        arena.free(c);
+        let claimed = arena.claim();
+        // All of `a`, which `c` shared; `b` is live and `before` was not touched.
+        assert_eq!(claimed.iter().map(|span| span.length).sum::<usize>(), 3 * ALIGNMENT);
+        assert!(claimed.iter().all(|span| span.offset >= a.offset && span.offset < b.offset));
+        assert_eq!(arena.live(), 5 * ALIGNMENT);
+        assert_eq!(arena.allocate(ALIGNMENT).unwrap(), before);
+        assert_eq!(arena.allocate(ALIGNMENT).unwrap().offset, 6 * ALIGNMENT);
+        claimed.into_iter().for_each(|span| arena.free(span));
+        assert!(arena.claim().is_empty());
     }
 
     #[test]

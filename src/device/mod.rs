@@ -97,6 +97,14 @@ impl Device {
         }
     }
 
+    /// The GPU, when the device is one or its emulator.
+    pub fn gpu(&self) -> Option<&Arc<Gpu>> {
+        match self {
+            Device::Gpu(gpu) => Some(gpu),
+            Device::Cpu(_) | Device::Plan(_) => None,
+        }
+    }
+
     /// True for the device that computes nothing.
     pub fn is_plan(&self) -> bool {
         matches!(self, Device::Plan(_))

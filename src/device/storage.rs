@@ -135,9 +135,7 @@ impl Storage {
         match (&self.device, self.address(), self.host()) {
             (_, _, Some(host)) => to.copy_from_slice(&host[start..end]),
             // SAFETY: the range was checked against the allocation, which lives as long as `self`.
-            (Device::Gpu(gpu), Some(address), _) => unsafe {
-                gpu.driver().download(address + start as u64, to)?
-            },
+            (Device::Gpu(gpu), Some(address), _) => unsafe { gpu.download(address + start as u64, to)? },
             _ => to.fill(0),
         }
         Ok(())
@@ -145,15 +143,26 @@ impl Storage {
 
     /// Copies `from` to the bytes from `start` on, wherever they lie.
     pub fn write(&mut self, start: usize, from: &[u8]) -> Result<()> {
-        let end = self.range(start, from.len())?;
+        self.write_with(start, from.len(), &mut |at, piece| piece.copy_from_slice(&from[at..][..piece.len()]))
+    }
+
+    /// Writes `bytes` bytes from `start` on, in pieces that `fill` makes: it is given the place of a piece within
+    /// the whole, a multiple of 256, and room for it, which on a GPU is pinned memory on its way to the device.
+    pub fn write_with(
+        &mut self,
+        start: usize,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<()> {
+        let end = self.range(start, bytes)?;
         match (&self.device, self.address()) {
             // SAFETY: the range was checked against the allocation; `&mut self` makes this the only access.
-            (Device::Gpu(gpu), Some(address)) => unsafe { gpu.driver().upload(address + start as u64, from) },
+            (Device::Gpu(gpu), Some(address)) => unsafe { gpu.upload(address + start as u64, bytes, fill) },
             (Device::Plan(_), _) => Ok(()),
             _ => {
                 let host =
                     self.host_mut().ok_or_else(|| Error::internal("mapped memory cannot be written"))?;
-                host[start..end].copy_from_slice(from);
+                fill(0, &mut host[start..end]);
                 Ok(())
             }
         }
@@ -174,9 +183,25 @@ impl Storage {
         }
     }
 
-    /// Copies `bytes` from `source` (at `from`) to `start`, both on one GPU.
+    /// Copies `bytes` from `source` (at `from`) to `start`, both on one GPU; nothing on a planning device.
     pub fn copy_on_device(
         &mut self,
+        start: usize,
+        source: &Storage,
+        from: usize,
+        bytes: usize,
+    ) -> Result<()> {
+        // SAFETY: `&mut self` and `&source` cannot be one allocation.
+        unsafe { self.overwrite(start, source, from, bytes) }
+    }
+
+    /// As [`Storage::copy_on_device`], for memory that others hold too: they see the new content in the order of
+    /// the device's work.
+    ///
+    /// # Safety
+    /// `self` and `source` are different allocations.
+    pub(crate) unsafe fn overwrite(
+        &self,
         start: usize,
         source: &Storage,
         from: usize,
@@ -186,9 +211,10 @@ impl Storage {
         source.range(from, bytes)?;
         match (&self.device, self.address(), source.address()) {
             (Device::Gpu(gpu), Some(to), Some(own)) => {
-                // SAFETY: both ranges were checked; `&mut self` and `&source` cannot be one allocation.
+                // SAFETY: both ranges were checked, and do not overlap as the caller promises.
                 unsafe { gpu.driver().copy(to + start as u64, own + from as u64, bytes) }
             }
+            (Device::Plan(_), ..) => Ok(()),
             _ => Err(Error::internal("a device copy of memory that is not on the device")),
         }
     }

@@ -57,9 +57,9 @@ pub struct Adapters {
 pub struct AdapterTimes(Vec<Tensor>);
 
 impl AdapterTimes {
-    /// The rows of timestep `index` only.
-    pub fn row(&self, index: usize) -> Result<Self> {
-        Ok(AdapterTimes(self.0.iter().map(|t| t.narrow(index, 1)).collect::<Result<_>>()?))
+    /// Every adapter's rows replaced by what `of` makes of them, in a fixed order.
+    pub fn map(&self, of: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(AdapterTimes(self.0.iter().map(of).collect::<Result<_>>()?))
     }
 }
 

@@ -251,6 +251,59 @@ impl RrdbConfig {
     }
 }
 
+/// Sizes of the SwinIR that cleans training data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwinConfig {
+    pub width: usize,
+    pub heads: usize,
+    /// side of a window
+    pub window: usize,
+    /// width of the perceptrons
+    pub hidden: usize,
+    pub groups: usize,
+    /// blocks of a group
+    pub blocks: usize,
+    /// width of the layers that enlarge
+    pub features: usize,
+}
+
+impl Default for SwinConfig {
+    /// `swinir_codeformer`.
+    fn default() -> Self {
+        SwinConfig { width: 180, heads: 6, window: 8, hidden: 360, groups: 8, blocks: 6, features: 64 }
+    }
+}
+
+impl SwinConfig {
+    /// Reads the sizes of the SwinIR under `scope`.
+    ///
+    /// # Errors
+    /// There is no such network.
+    pub fn infer(scope: &Scope) -> Result<Self> {
+        let block = |i: usize, j: usize| format!("layers.{i}.residual_group.blocks.{j}");
+        let has = |i: usize, j: usize| scope.shape(&format!("{}.norm1.weight", block(i, j))).is_some();
+        let sizes = |name: &str| scope.shape(&format!("{}.{name}", block(0, 0)));
+        let (table, hidden) = (sizes("attn.relative_position_bias_table"), sizes("mlp.fc1.weight"));
+        let features = scope.shape("conv_before_upsample.0.weight");
+        let (Some(&[places, heads]), Some(&[hidden, width]), Some(&[features, ..])) =
+            (table.as_deref(), hidden.as_deref(), features.as_deref())
+        else {
+            return Err(Error::weights("no SwinIR of an image restorer was found")
+                .fix("give general_swinir_v1.ckpt or another swinir_codeformer"));
+        };
+        let window = places.isqrt().div_ceil(2);
+        if heads == 0 || width % heads != 0 || (2 * window).saturating_sub(1).pow(2) != places {
+            return Err(Error::weights(format!(
+                "{heads} heads, {places} positions and width {width} make no SwinIR"
+            )));
+        }
+        // The highest, so that a hole in between is reported as missing and not taken for the end.
+        let groups = (0..64).rev().find(|&i| has(i, 0)).map_or(0, |last| last + 1);
+        let blocks = (0..64).rev().find(|&j| has(0, j)).map_or(0, |last| last + 1);
+        Ok(SwinConfig { width, heads, window, hidden, groups, blocks, features })
+    }
+}
+
 /// Sizes of the whole system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemConfig {

@@ -22,9 +22,9 @@ pub struct ControlNet {
 pub struct ControlTimes(EncoderTimes);
 
 impl ControlTimes {
-    /// The projections of timestep `index` only.
-    pub fn row(&self, index: usize) -> Result<Self> {
-        Ok(ControlTimes(self.0.row(index)?))
+    /// Every projection replaced by what `of` makes of it, in a fixed order.
+    pub fn map(&self, of: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(ControlTimes(self.0.map(of)?))
     }
 }
 

@@ -6,13 +6,15 @@ pub mod config;
 pub mod controlnet;
 pub mod flops;
 pub mod rrdbnet;
+pub mod swinir;
 pub mod text;
 pub mod unet;
 pub mod vae;
 
 pub use adapters::{Adapters, Variant};
-pub use config::{DenoiserConfig, RrdbConfig, TextConfig, VaeConfig};
+pub use config::{DenoiserConfig, RrdbConfig, SwinConfig, TextConfig, VaeConfig};
 pub use controlnet::ControlNet;
 pub use rrdbnet::RrdbNet;
+pub use swinir::SwinIr;
 pub use unet::UNet;
 pub use vae::Vae;

@@ -25,6 +25,14 @@ pub fn address_or_null(tensor: Option<&Tensor>) -> Result<u64> {
     tensor.map_or(Ok(0), Tensor::address)
 }
 
+/// Refuses what a kernel reads as f32 and is not; `what` names one of `tensors`.
+pub fn must_be_f32<'a>(what: &str, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+    match tensors.into_iter().find(|tensor| tensor.dtype() != DType::F32) {
+        None => Ok(()),
+        Some(other) => Err(Error::internal(format!("{what} of {}, expected f32", other.dtype().name()))),
+    }
+}
+
 /// 1 when 128-bit accesses at all these addresses are aligned.
 pub fn aligned(addresses: impl IntoIterator<Item = u64>) -> u32 {
     u32::from(addresses.into_iter().all(|address| address % 16 == 0))

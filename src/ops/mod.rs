@@ -7,7 +7,7 @@
 mod activation;
 mod epilogue;
 mod gpu;
-mod host;
+pub(crate) mod host;
 mod segments;
 
 pub mod adapter_gate;
@@ -16,12 +16,15 @@ pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
 pub mod embedding;
+pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod pixel_unshuffle;
 pub mod resize;
 pub mod tiles;
 pub mod wavelet;
+pub mod window_attention;
 
 pub use crate::autograd::Cx;
 pub use activation::Activation;

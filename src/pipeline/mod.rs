@@ -2,19 +2,23 @@
 
 mod coder;
 mod denoise;
+mod denoiser;
 pub mod memory;
 mod options;
 pub mod progress;
+mod recorded;
 mod run;
+mod stage;
 mod stage1;
 pub mod synthetic_files;
 mod system;
 mod text;
 mod trace;
 
-pub use denoise::{Conditions, Denoiser, Networks, Steering, Watch};
+pub use denoiser::{Conditions, Denoiser, Networks, Steering, Watch};
 pub use options::{ColorFix, Options, Tile};
 pub use run::{Pipeline, Upscaled};
-pub use system::{AdapterChoice, FILE_NAMES, System, Weights, check_device, find_in};
+pub use stage::Stage;
+pub use system::{AdapterChoice, FILE_NAMES, Sampler, System, Weights, check_device, find_in};
 pub use text::TextFeatures;
 pub use trace::{NoTrace, Rows, Trace, TraceFile};

@@ -1,6 +1,6 @@
 //! One batch of images of the same size, from pixels to pixels.
 
-use super::denoise::Conditions;
+use super::denoiser::Conditions;
 use super::options::{ColorFix, Options, Tile};
 use super::progress::Progress;
 use super::system::System;
@@ -25,7 +25,7 @@ const LAST_TIMESTEP: usize = 999;
 /// Everything a run needs; see [`Pipeline::upscale`].
 pub struct Pipeline<'a> {
     pub cx: &'a Cx,
-    pub system: &'a System,
+    pub system: &'a System<'a>,
     pub options: &'a Options,
     pub noise: &'a mut dyn NoiseSource,
     pub trace: &'a mut dyn Trace,
@@ -63,7 +63,6 @@ impl Pipeline<'_> {
         let clean = self.clean(low, &sizes)?;
         self.progress.step();
         self.keep("clean", &clean)?;
-        self.check_finite(&clean, "stage 1")?;
         let decoded = self.refine(&clean, &sizes, &conditions)?;
         self.keep("decoded", &decoded)?;
         let unit = combine(self.cx, &[(0.5, &decoded)], 0.5)?;
@@ -74,7 +73,6 @@ impl Pipeline<'_> {
             ColorFix::None => unit,
         };
         self.keep("fixed", &fixed)?;
-        self.check_finite(&fixed, "the decoder")?;
         let [height, width] = sizes.finished;
         let image = resize_bicubic(self.cx, &fixed, height, width)?;
         self.keep("final", &image)?;
@@ -96,7 +94,12 @@ impl Pipeline<'_> {
         let x = self.start(&padded)?;
         drop(padded);
         self.keep("x_start", &x)?;
-        let z = self.denoise(x, &hint, conditions)?;
+        let sampler = &self.system.sampler;
+        let z = self.in_stage(sampler, |run, cx, sampler| {
+            run.denoise(cx, sampler.networks(), x.clone(), &hint, conditions)
+        })?;
+        self.keep("z_final", &z)?;
+        drop(x);
         self.progress.steps("decoding", 1);
         let decoded = self.decode(&z)?;
         self.progress.step();
@@ -108,7 +111,7 @@ impl Pipeline<'_> {
     /// encoded in [0, 1] as published.
     fn start(&mut self, padded: &Tensor) -> Result<Tensor> {
         let [n, h, w, _] = padded.nhwc()?;
-        let (factor, latent) = (self.system.vae.factor(), self.system.vae.latent());
+        let (factor, latent) = (self.system.factor(), self.system.latent());
         let shape = [n, latent, h / factor, w / factor];
         if !self.options.better_start {
             return self.draw("start", shape);

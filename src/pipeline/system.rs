@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::denoise::Networks;
+use super::denoiser::Networks;
+use super::stage::Stage;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
@@ -26,10 +27,18 @@ pub enum AdapterChoice {
     None,
 }
 
-/// The networks that run once the text is encoded.
-pub struct System {
-    pub stage1: RrdbNet,
-    pub vae: Vae,
+/// The networks that run once the text is encoded, by stage.
+pub struct System<'w> {
+    pub stage1: Stage<RrdbNet>,
+    pub vae: Stage<Vae>,
+    pub sampler: Stage<Sampler>,
+    weights: &'w Weights,
+    factor: usize,
+    latent: usize,
+}
+
+/// The networks of a model call.
+pub struct Sampler {
     pub unet: UNet,
     pub controlnet: ControlNet,
     pub adapters: Option<Adapters>,
@@ -41,10 +50,32 @@ struct Files {
     stage1: Checkpoint,
 }
 
-impl System {
-    /// The networks of a model call.
+impl Sampler {
+    /// The networks.
     pub fn networks(&self) -> Networks<'_> {
         Networks { unet: &self.unet, controlnet: &self.controlnet, adapters: self.adapters.as_ref() }
+    }
+}
+
+impl System<'_> {
+    /// Where the networks come from.
+    pub(super) fn weights(&self) -> &Weights {
+        self.weights
+    }
+
+    /// Pixels per latent along an axis.
+    pub fn factor(&self) -> usize {
+        self.factor
+    }
+
+    /// Channels of the latent.
+    pub fn latent(&self) -> usize {
+        self.latent
+    }
+
+    /// Which adapters the networks have.
+    pub fn variant(&self) -> Result<Option<Variant>> {
+        Ok(self.sampler.get()?.adapters.as_ref().map(Adapters::variant))
     }
 }
 
@@ -161,36 +192,30 @@ impl Weights {
     /// # Errors
     /// For each file one error that lists every tensor that is missing, mis-shaped or unknown; or networks that
     /// do not belong together.
-    pub fn load(&self, cx: &Cx) -> Result<System> {
+    pub fn load(&self, cx: &Cx) -> Result<System<'_>> {
         check_device(cx)?;
+        let dtype = cx.dtype();
         let stage1 = self.load_stage1(cx)?;
         let sd = self.sd();
-        let unet_config =
-            self.config(&sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))?;
-        let vae = self.load_vae_from(&sd, cx)?;
-        let unet = UNet::load(&Scope::new(cx, sd.source(), UNET), &unet_config)?;
+        let (vae, unet, unet_config) =
+            (self.load_vae_from(&sd, cx)?, self.load_unet_from(&sd, cx)?, self.unet_config(&sd, cx)?);
         let unet_label = sd.label().to_owned();
         sd.finish(&[VAE, UNET])?;
-
-        let tasr = self.tasr();
-        let config =
-            self.config(&tasr, cx, CONTROLNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 2))?;
-        if config != unet_config {
-            return Err(Error::weights(format!(
-                "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
-                config.widths, config.context, unet_label, unet_config.widths, unet_config.context
-            ))
-            .at(tasr.label())
-            .fix("give files that belong together"));
-        }
-        let controlnet = ControlNet::load(&Scope::new(cx, tasr.source(), CONTROLNET), &config)?;
-        let scope = Scope::new(cx, tasr.source(), ADAPTER);
-        let variant = self.variant(&scope, tasr.label())?;
-        let adapters = variant.map(|variant| Adapters::load(&scope, &config, variant)).transpose()?;
-        drop(scope);
-        let prefixes: &[&str] = if variant.is_some() { &[CONTROLNET, ADAPTER] } else { &[CONTROLNET] };
-        tasr.finish(prefixes)?;
-        Ok(System { stage1, vae, unet, controlnet, adapters })
+        let (controlnet, adapters) = self.load_control(cx, &unet_config, &unet_label)?;
+        let (factor, latent) = (vae.factor(), vae.latent());
+        Ok(System {
+            stage1: Stage::new("stage 1", Weights::load_stage1, stage1, dtype),
+            vae: Stage::new("the autoencoder", Weights::load_vae, vae, dtype),
+            sampler: Stage::new(
+                "the sampler",
+                Weights::load_sampler,
+                Sampler { unet, controlnet, adapters },
+                dtype,
+            ),
+            weights: self,
+            factor,
+            latent,
+        })
     }
 
     /// Loads the stage-1 network only.
@@ -202,9 +227,63 @@ impl Weights {
         Ok(network)
     }
 
+    /// Loads the autoencoder only.
+    fn load_vae(&self, cx: &Cx) -> Result<Vae> {
+        let sd = self.sd();
+        let vae = self.load_vae_from(&sd, cx)?;
+        sd.finish(&[VAE])?;
+        Ok(vae)
+    }
+
+    /// Loads UNet, ControlNet and adapters only.
+    fn load_sampler(&self, cx: &Cx) -> Result<Sampler> {
+        let sd = self.sd();
+        let (unet, config) = (self.load_unet_from(&sd, cx)?, self.unet_config(&sd, cx)?);
+        let label = sd.label().to_owned();
+        sd.finish(&[UNET])?;
+        let (controlnet, adapters) = self.load_control(cx, &config, &label)?;
+        Ok(Sampler { unet, controlnet, adapters })
+    }
+
     fn load_vae_from(&self, sd: &Opened, cx: &Cx) -> Result<Vae> {
         let config = self.config(sd, cx, VAE, |c| c.vae.clone(), VaeConfig::infer)?;
         Vae::load(&Scope::new(cx, sd.source(), VAE), &config)
+    }
+
+    fn unet_config(&self, sd: &Opened, cx: &Cx) -> Result<DenoiserConfig> {
+        self.config(sd, cx, UNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 1))
+    }
+
+    fn load_unet_from(&self, sd: &Opened, cx: &Cx) -> Result<UNet> {
+        UNet::load(&Scope::new(cx, sd.source(), UNET), &self.unet_config(sd, cx)?)
+    }
+
+    /// ControlNet and adapters, held against the UNet's sizes.
+    fn load_control(
+        &self,
+        cx: &Cx,
+        unet: &DenoiserConfig,
+        unet_label: &str,
+    ) -> Result<(ControlNet, Option<Adapters>)> {
+        let tasr = self.tasr();
+        let config =
+            self.config(&tasr, cx, CONTROLNET, |c| c.denoiser.clone(), |s| DenoiserConfig::infer(s, 2))?;
+        if config != *unet {
+            return Err(Error::weights(format!(
+                "the ControlNet has levels {:?}, text width {}; the UNet of {} has {:?}, {}",
+                config.widths, config.context, unet_label, unet.widths, unet.context
+            ))
+            .at(tasr.label())
+            .fix("give files that belong together"));
+        }
+        let controlnet = ControlNet::load(&Scope::new(cx, tasr.source(), CONTROLNET), &config)?;
+        let scope = Scope::new(cx, tasr.source(), ADAPTER);
+        let variant = self.variant(&scope, tasr.label())?;
+        let adapters = variant.map(|variant| Adapters::load(&scope, &config, variant)).transpose()?;
+        drop(scope);
+        let prefixes: &[&str] = if variant.is_some() { &[CONTROLNET, ADAPTER] } else { &[CONTROLNET] };
+        tasr.finish(prefixes)?;
+        Ok((controlnet, adapters))
     }
 
     /// The adapters to load, after holding the choice against the file.

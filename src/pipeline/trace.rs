@@ -22,6 +22,9 @@ pub trait Trace {
     /// Whether `name` is to be kept.
     fn wants(&self, name: &str) -> bool;
 
+    /// Whether anything is to be kept.
+    fn is_on(&self) -> bool;
+
     /// A tensor; images are [N, H, W, C].
     fn tensor(&mut self, name: &str, value: &Tensor, rows: Rows) -> Result<()>;
 
@@ -35,6 +38,9 @@ pub struct NoTrace;
 
 impl Trace for NoTrace {
     fn wants(&self, _name: &str) -> bool {
+        false
+    }
+    fn is_on(&self) -> bool {
         false
     }
     fn tensor(&mut self, _name: &str, _value: &Tensor, _rows: Rows) -> Result<()> {
@@ -125,6 +131,10 @@ impl Kept {
 }
 
 impl Trace for TraceFile {
+    fn is_on(&self) -> bool {
+        true
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.patterns.is_empty()
             || self.patterns.iter().any(|pattern| matches(pattern.as_bytes(), name.as_bytes()))

@@ -1,14 +1,22 @@
 //! Tensors: a shape, an element type and shared memory on a device. Always contiguous, NHWC.
 
+mod input;
 mod shape;
 
 use std::sync::Arc;
 
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+
 pub use crate::device::{DType, Element};
+pub use input::Input;
 pub use shape::Shape;
 
 use crate::device::{Device, Purpose, Storage};
 use crate::error::{Error, Result};
+
+/// Elements that one thread converts at a time.
+const CHUNK: usize = 1 << 16;
 
 /// Names a value on the tape of a computation that is differentiated.
 pub type NodeId = usize;
@@ -159,6 +167,18 @@ impl Tensor {
         Ok(Tensor { offset: self.offset + start * row, shape, ..self.clone() })
     }
 
+    /// `shape` elements from element `start` on, sharing the memory.
+    ///
+    /// # Errors
+    /// They leave the tensor.
+    pub fn slice(&self, start: usize, shape: impl Into<Shape>) -> Result<Self> {
+        let shape = shape.into();
+        if start + shape.count() > self.shape.count() {
+            return Err(Error::internal(format!("{shape} from {start} on, of {}", self.shape)));
+        }
+        Ok(Tensor { offset: self.offset + start, shape, ..self.clone() })
+    }
+
     /// The value's place on the tape, when it is differentiated.
     pub fn node(&self) -> Option<NodeId> {
         self.node
@@ -226,17 +246,20 @@ impl TensorMut {
         if values.len() != self.shape.count() {
             return Err(Error::internal(format!("{} values cannot fill {}", values.len(), self.shape)));
         }
-        match self.dtype {
-            DType::F32 => self.storage.write(0, bytemuck::cast_slice(values)),
-            DType::F16 => {
-                let narrow: Vec<_> = values.iter().map(|v| half::f16::from_f32(*v)).collect();
-                self.storage.write(0, bytemuck::cast_slice(&narrow))
-            }
-            DType::BF16 => {
-                let narrow: Vec<_> = values.iter().map(|v| half::bf16::from_f32(*v)).collect();
-                self.storage.write(0, bytemuck::cast_slice(&narrow))
-            }
+        fn narrow<T: Element>(values: &[f32], piece: &mut [u8], of: impl Fn(&[f32], &mut [T]) + Sync) {
+            // Memory from an allocator or a driver is aligned for any element.
+            let out: &mut [T] = bytemuck::cast_slice_mut(piece);
+            out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, values)| of(values, out));
         }
+        let (dtype, bytes) = (self.dtype, values.len() * self.dtype.size());
+        self.storage.write_with(0, bytes, &mut |at, piece| {
+            let values = &values[at / dtype.size()..][..piece.len() / dtype.size()];
+            match dtype {
+                DType::F32 => narrow::<f32>(values, piece, |values, out| out.copy_from_slice(values)),
+                DType::F16 => narrow::<half::f16>(values, piece, |v, out| out.convert_from_f32_slice(v)),
+                DType::BF16 => narrow::<half::bf16>(values, piece, |v, out| out.convert_from_f32_slice(v)),
+            }
+        })
     }
 
     /// Sets every element to zero.

@@ -4,6 +4,7 @@
 //! `cargo test --release --test golden [-- FILTER...]`
 
 mod case;
+mod cleaner;
 mod compare;
 mod networks;
 mod pipeline;
@@ -28,7 +29,8 @@ fn run(case: &Case) -> Result<Outcome> {
         "networks" => networks::run(case).map(Outcome::Compared),
         "pipeline" => pipeline::run(case).map(Outcome::Compared),
         "units" => units::run(case).map(Outcome::Compared),
-        "train" | "cleaner" | "metrics" => Ok(Outcome::NotBuilt),
+        "cleaner" => cleaner::run(case).map(Outcome::Compared),
+        "train" | "metrics" => Ok(Outcome::NotBuilt),
         other => Err(Error::input(format!("unknown kind '{other}'")).at(case.name())),
     }
 }

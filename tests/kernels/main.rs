@@ -3,5 +3,8 @@
 mod attention;
 mod detectors;
 mod elementwise;
+mod image;
 mod linear;
+mod norm;
+mod replay;
 mod support;

@@ -12,6 +12,8 @@ mod embedding;
 mod group_norm;
 mod layer_norm;
 mod linear;
+mod pixel_unshuffle;
 mod resize;
 mod tiles;
 mod wavelet;
+mod window_attention;

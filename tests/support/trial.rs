@@ -1,10 +1,10 @@
 //! A trial of an op: the same inputs on the device under test, on the planning device and in the oracle.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tasr::autograd::Cx;
-use tasr::device::Device;
+use tasr::device::{Cpu, Device, MatrixUnit};
 use tasr::error::Result;
 use tasr::ops::elementwise::cast;
 use tasr::tensor::{DType, Tensor};
@@ -98,7 +98,8 @@ impl Guards {
 /// Runs `op` and compares with `oracle`.
 ///
 /// Checked are: shapes and memory of the planning device, values against the oracle, sentinels around the
-/// results, inputs that stay as they are, and on the CPU the same bits with one and with three threads.
+/// results, inputs that stay as they are, and on the CPU the same bits with one and with three threads
+/// and values that agree for every unit that multiplies bf16.
 ///
 /// # Panics
 /// A check failed: the text names the trial.
@@ -161,9 +162,23 @@ fn run_on(
     let expected = oracle(&inputs);
     assert_eq!(guarded.len(), expected.len(), "{label}: number of results");
     let tolerance = Tolerance::new(dtype, trial.terms).magnified(trial.magnification);
-    for (i, ((shape, values), expected)) in guarded.iter().zip(&expected).enumerate() {
-        if let Err(text) = compare(shape, values, expected, tolerance) {
-            panic!("{label}: result {i}: {text}");
+    let check = |label: &str, found: &[Found]| {
+        for (i, ((shape, values), expected)) in found.iter().zip(&expected).enumerate() {
+            if let Err(text) = compare(shape, values, expected, tolerance) {
+                panic!("{label}: result {i}: {text}");
+            }
+        }
+    };
+    check(label, &guarded);
+    // Other ways to multiply bf16 that this machine has, so that each is proven wherever the tests run.
+    if device == "cpu" && dtype == DType::BF16 {
+        for unit in MatrixUnit::available().iter().filter(|unit| **unit != MatrixUnit::best()) {
+            let label = format!("{label} by {}", unit.name());
+            let found = pool(3).install(|| -> Result<Vec<Found>> {
+                let cx = Cx::new(Device::Cpu(Arc::new(Cpu::with_unit(*unit)?)), dtype)?;
+                download(&op(&cx, &upload(&cx, &inputs)?)?)
+            })?;
+            check(&label, &found);
         }
     }
     Ok(())

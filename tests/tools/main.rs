@@ -1,7 +1,8 @@
-//! The subcommands around weights, run as a user runs them: synth, info, convert, bench.
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; and degrade.
 
 mod bench;
 mod convert;
+mod degrade;
 mod info;
 mod program;
 mod synth;

@@ -138,7 +138,7 @@ impl Setup {
                     draw(cx, "x", [n, latent, latent, channels])?,
                     draw(cx, "hint", [n, latent, latent, channels])?,
                 );
-                time(&mut || denoiser.predict(0, true, &x, &hint, &mut |_, _, _| Ok(())).map(drop))
+                time(&mut || denoiser.predict(0, true, &x, &hint).map(drop))
             }
             Part::Stage1 => {
                 let network = RrdbNet::load(&scope(""), &self.config.rrdb)?;

@@ -7,10 +7,10 @@ mod metadata;
 mod models;
 mod noise;
 mod prompts;
-mod report;
+pub(super) mod report;
 mod run;
 mod text;
-mod values;
+pub(super) mod values;
 
 use flags::{DtypeChoice, Expert, Files, Machine, Messages, Sampling, Tiles, WeightFiles};
 use memory::Planner;
@@ -28,6 +28,7 @@ use super::synth::Adapter;
 use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
+use crate::models::Variant;
 use crate::ops::Cx;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights, check_device};
@@ -161,7 +162,7 @@ fn upscale(
     let parameters = RunParameters {
         seed: args.sampling.seed,
         noise: expert.noise.as_ref().map(|path| files::file_name(path)),
-        adapter: system.adapters.as_ref().map_or("none", |adapters| adapters.variant().name()),
+        adapter: system.variant()?.map_or("none", Variant::name),
         device: args.machine.device.clone(),
         dtype: cx.dtype().name(),
         models: models.fingerprints(),
@@ -271,7 +272,7 @@ fn dtype(choice: DtypeChoice) -> DType {
 }
 
 /// The processor's thread pool, which must stand before any device.
-fn set_threads(threads: Option<usize>) -> Result<()> {
+pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
     let Some(threads) = threads else { return Ok(()) };
     let refuse = |what: String| Error::usage(what).at("--threads").fix("give at most the number of cores");
     if threads > MOST_THREADS {

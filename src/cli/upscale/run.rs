@@ -25,7 +25,7 @@ use crate::weights::Dtype;
 /// Everything that the pictures of a run share.
 pub struct Run<'a> {
     pub cx: &'a Cx,
-    pub system: &'a System,
+    pub system: &'a System<'a>,
     pub jobs: &'a [Job],
     pub prompts: &'a Prompts,
     pub features: &'a TextFeatures,

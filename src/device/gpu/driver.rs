@@ -71,17 +71,21 @@ pub trait Driver: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Bytes that `allocate` could still give, if the device tells.
+    fn available(&self) -> Option<usize>;
+
     /// A span of a slab is in use from now on, its content unspecified.
     fn span_taken(&self, _address: u64, _bytes: usize) {}
 
     /// A span is free again.
     fn span_freed(&self, _address: u64, _bytes: usize) {}
 
-    /// Copies to the device. `from` may change once this returns.
+    /// Copies `bytes` bytes to the device, in pieces that `fill` makes: it is given the place of a piece within
+    /// the whole, a multiple of 256, and room for it. While one piece is on its way the next is made.
     ///
     /// # Safety
-    /// `to` starts `from.len()` allocated bytes.
-    unsafe fn upload(&self, to: u64, from: &[u8]) -> Result<()>;
+    /// `to` starts `bytes` allocated bytes.
+    unsafe fn upload(&self, to: u64, bytes: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()>;
 
     /// Copies from the device after all work before it.
     ///
@@ -106,6 +110,28 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Safety
     /// `params` are those of `kernel`, and every address in them starts as much memory as it uses.
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, params: &[u8]) -> Result<()>;
+
+    /// From now on launches, copies and clears are recorded and not done.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// Ends the recording and keeps it under the number returned. After an error nothing is kept, and work is
+    /// done again.
+    fn end_capture(&self) -> Result<usize>;
+
+    /// Starts all that was recorded, in its order, with one call.
+    ///
+    /// # Safety
+    /// Every address in the recorded work still starts the memory that it started then.
+    unsafe fn replay(&self, recording: usize) -> Result<()>;
+
+    /// Drops a recording, once its replays are done.
+    fn forget(&self, recording: usize);
+
+    /// Seconds that the device takes for what `work` starts.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
     /// Waits for all work and reports what failed.
     fn synchronize(&self) -> Result<()>;

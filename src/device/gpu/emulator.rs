@@ -4,10 +4,13 @@
 //! threads with no barrier between them, divergent barriers, launches that the kernel is not made for.
 //! `TASR_EMULATOR_CHECK=0` takes the fast build instead.
 
+mod record;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -17,6 +20,7 @@ use super::kernels::Kernel;
 use crate::device::Device;
 use crate::device::cpu::HostBytes;
 use crate::error::{Error, Result};
+use record::{Recordings, Work};
 
 /// Bytes kept free behind each allocation in the checked build.
 const GUARD: usize = 4096;
@@ -98,6 +102,7 @@ struct Emulator {
     info: GpuInfo,
     entries: Vec<*const EmulatedKernel>,
     slabs: Mutex<HashMap<u64, HostBytes>>,
+    recordings: Recordings,
 }
 
 // SAFETY: the entries point to constants of the program.
@@ -124,7 +129,7 @@ impl Emulator {
             shared_bytes: SHARED,
         };
         let entries = tables.into_iter().flatten().map(|entry| entry.0).collect();
-        Emulator { options, info, entries, slabs: Mutex::default() }
+        Emulator { options, info, entries, slabs: Mutex::default(), recordings: Recordings::default() }
     }
 
     /// Tells the checks about bytes that something else than a kernel wrote.
@@ -192,24 +197,28 @@ impl Driver for Emulator {
         if self.options.check { GUARD } else { 0 }
     }
 
+    fn available(&self) -> Option<usize> {
+        None
+    }
+
     fn span_taken(&self, address: u64, bytes: usize) {
-        if self.options.check {
+        if self.options.check && !self.recordings.take(|| Work::Taken { address, bytes }) {
             // SAFETY: only looks the address up and marks it.
             unsafe { tasr_emulator_mark(address as usize, bytes, 1, 0) }
         }
     }
 
     fn span_freed(&self, address: u64, bytes: usize) {
-        if self.options.check {
+        if self.options.check && !self.recordings.take(|| Work::Freed { address, bytes }) {
             // SAFETY: only looks the address up and marks it.
             unsafe { tasr_emulator_mark(address as usize, bytes, 0, 0) }
         }
     }
 
-    unsafe fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
-        // SAFETY: the caller promises that `to` has the room; device memory is host memory here.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
-        self.written(to, from.len());
+    unsafe fn upload(&self, to: u64, bytes: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
+        // SAFETY: the caller promises that `to` has the room; device memory is host memory here, and initialised.
+        fill(0, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) });
+        self.written(to, bytes);
         Ok(())
     }
 
@@ -221,6 +230,9 @@ impl Driver for Emulator {
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        if self.recordings.take(|| Work::Copy { to, from, bytes }) {
+            return Ok(());
+        }
         self.must_be_written(from, bytes)?;
         // SAFETY: as in `upload`; the caller promises that the ranges do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
@@ -229,6 +241,9 @@ impl Driver for Emulator {
     }
 
     unsafe fn clear(&self, address: u64, bytes: usize) -> Result<()> {
+        if self.recordings.take(|| Work::Clear { address, bytes }) {
+            return Ok(());
+        }
         // SAFETY: as in `upload`.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
         self.written(address, bytes);
@@ -236,6 +251,9 @@ impl Driver for Emulator {
     }
 
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, params: &[u8]) -> Result<()> {
+        if self.recordings.take(|| Work::Launch { kernel, grid, params: params.to_vec() }) {
+            return Ok(());
+        }
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let entry = self.entries[kernel.0];
         // SAFETY: the entries point to constants of the program.
@@ -299,6 +317,41 @@ impl Driver for Emulator {
             message = format!("{message}, at {place}");
         }
         Err(Error::device(message).at("emulator"))
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.recordings.begin();
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<usize> {
+        self.recordings.end()
+    }
+
+    unsafe fn replay(&self, recording: usize) -> Result<()> {
+        for work in self.recordings.of(recording)?.iter() {
+            match work {
+                // SAFETY: as when it was recorded: the caller promises that the memory is alive.
+                Work::Launch { kernel, grid, params } => unsafe { self.launch(*kernel, *grid, params)? },
+                // SAFETY: as above.
+                Work::Copy { to, from, bytes } => unsafe { self.copy(*to, *from, *bytes)? },
+                // SAFETY: as above.
+                Work::Clear { address, bytes } => unsafe { self.clear(*address, *bytes)? },
+                Work::Taken { address, bytes } => self.span_taken(*address, *bytes),
+                Work::Freed { address, bytes } => self.span_freed(*address, *bytes),
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, recording: usize) {
+        self.recordings.forget(recording);
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -1,19 +1,25 @@
 //! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
 //! and the emulator, which differ in their [`Driver`] only.
 
+mod counts;
 pub mod cuda;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod kernels;
+mod replay;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
+pub use counts::Counts;
+use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
+pub use replay::Replay;
 
 /// Spans of one purpose over slabs of the device.
 #[derive(Debug, Default)]
@@ -28,11 +34,30 @@ pub struct Gpu {
     driver: Box<dyn Driver>,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
+    counters: Mutex<Counters>,
+    tally: Tally,
+    /// work is recorded, not done
+    capturing: AtomicBool,
+}
+
+/// Zeros with which blocks count each other; see `arrive_last` in kernels/common/grid.cuh.
+#[derive(Debug, Default)]
+struct Counters {
+    /// How many the last of `slabs` holds.
+    count: usize,
+    slabs: Vec<u64>,
 }
 
 impl Gpu {
     pub fn new(driver: Box<dyn Driver>) -> Self {
-        Gpu { driver, weights: Mutex::default(), activations: Mutex::default() }
+        Gpu {
+            driver,
+            weights: Mutex::default(),
+            activations: Mutex::default(),
+            counters: Mutex::default(),
+            tally: Tally::default(),
+            capturing: AtomicBool::new(false),
+        }
     }
 
     pub fn info(&self) -> &GpuInfo {
@@ -87,6 +112,7 @@ impl Gpu {
     }
 
     fn add_slab(&self, pool: &mut Pool, bytes: usize) -> Result<()> {
+        self.tally.slab();
         let address = self.driver.allocate(bytes)?;
         let index = pool.allocator.add_slab(bytes);
         if index == pool.slabs.len() {
@@ -126,8 +152,88 @@ impl Gpu {
         self.pool(Purpose::Activation).allocator.peak()
     }
 
+    /// Bytes that the device could still give, and those of its slabs that are in use by nobody.
+    pub fn available(&self) -> Option<usize> {
+        let idle = |purpose| {
+            let allocator = &self.pool(purpose).allocator;
+            allocator.reserved() - allocator.live()
+        };
+        Some(self.driver.available()? + idle(Purpose::Weight) + idle(Purpose::Activation))
+    }
+
+    /// How often the host had to do with the device so far.
+    pub fn counts(&self) -> Counts {
+        self.tally.read()
+    }
+
     pub(super) fn driver(&self) -> &dyn Driver {
         &*self.driver
+    }
+
+    /// Copies to the device what `fill` makes; see [`Driver::upload`].
+    ///
+    /// # Safety
+    /// `to` starts `bytes` allocated bytes.
+    pub(super) unsafe fn upload(
+        &self,
+        to: u64,
+        bytes: usize,
+        fill: &mut dyn FnMut(usize, &mut [u8]),
+    ) -> Result<()> {
+        self.must_not_capture("a copy from the host")?;
+        self.tally.upload();
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.upload(to, bytes, fill) }
+    }
+
+    /// Copies from the device, once all work before is done.
+    ///
+    /// # Safety
+    /// `from` starts `to.len()` allocated bytes.
+    pub(super) unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        self.must_not_capture("a copy to the host")?;
+        self.tally.download();
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.download(from, to) }
+    }
+
+    /// A recording holds what the device does alone.
+    fn must_not_capture(&self, what: &str) -> Result<()> {
+        if self.capturing.load(Ordering::Relaxed) {
+            return Err(Error::internal(format!("{what} in work that is recorded")));
+        }
+        Ok(())
+    }
+
+    /// Seconds that the device takes for what `work` starts: by its own clock on a GPU, by the host's on the
+    /// emulator.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.driver.time(work)
+    }
+
+    /// The address of `count` zeros (u32) for a launch whose blocks count each other and that leaves zeros
+    /// behind. Launches share them: work is done in order.
+    pub fn counters(&self, count: usize) -> Result<u64> {
+        /// So many that a run asks the device once.
+        const LEAST: usize = 1 << 14;
+        let counters = &mut *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if counters.count < count || counters.slabs.is_empty() {
+            let count = count.max(2 * counters.count).max(LEAST);
+            // Their clearing would be recorded and not done.
+            self.must_not_capture("new counters")?;
+            self.tally.slab();
+            let address = self.driver.allocate(4 * count)?;
+            self.driver.span_taken(address, 4 * count);
+            // Earlier launches may still use the smaller ones, so these stay.
+            counters.slabs.push(address);
+            // SAFETY: just allocated with this size.
+            unsafe { self.driver.clear(address, 4 * count)? };
+            counters.count = count;
+        }
+        counters.slabs.last().copied().ok_or_else(|| Error::internal("no counters were made"))
     }
 
     /// Starts `kernel` with `params`.
@@ -151,12 +257,15 @@ impl Gpu {
             ))
             .fix("use a smaller --tile or --batch"));
         }
+        self.tally.launch();
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
     }
 
     /// Waits for all work and reports what failed.
     pub fn synchronize(&self) -> Result<()> {
+        self.must_not_capture("waiting")?;
+        self.tally.wait();
         self.driver.synchronize()
     }
 }
@@ -168,6 +277,11 @@ impl Drop for Gpu {
                 // SAFETY: the slab came from `allocate`; storages keep the device alive, so none is left.
                 unsafe { self.driver.free(address) };
             }
+        }
+        let counters = self.counters.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for address in std::mem::take(&mut counters.slabs) {
+            // SAFETY: as above; `free` waits for all work.
+            unsafe { self.driver.free(address) };
         }
     }
 }

@@ -31,8 +31,9 @@ pub struct Encoder {
 pub struct EncoderTimes(Vec<Tensor>);
 
 impl EncoderTimes {
-    pub fn row(&self, index: usize) -> Result<Self> {
-        Ok(EncoderTimes(self.0.iter().map(|t| t.narrow(index, 1)).collect::<Result<_>>()?))
+    /// Every projection replaced by what `of` makes of it, in a fixed order.
+    pub fn map(&self, of: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(EncoderTimes(self.0.iter().map(of).collect::<Result<_>>()?))
     }
 }
 

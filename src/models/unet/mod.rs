@@ -42,12 +42,12 @@ pub struct UNetTimes {
 }
 
 impl UNetTimes {
-    /// The projections of timestep `index` only.
-    pub fn row(&self, index: usize) -> Result<Self> {
+    /// Every projection replaced by what `of` makes of it, in a fixed order.
+    pub fn map(&self, of: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(UNetTimes {
-            encoder: self.encoder.row(index)?,
-            decoder: self.decoder.iter().map(|t| t.narrow(index, 1)).collect::<Result<_>>()?,
-            embedding: self.embedding.narrow(index, 1)?,
+            encoder: self.encoder.map(of)?,
+            decoder: self.decoder.iter().map(&mut *of).collect::<Result<_>>()?,
+            embedding: of(&self.embedding)?,
         })
     }
 }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{Geometry, Heads};
 use crate::error::Result;
+use crate::ops::host::bf16::Shared;
 use crate::ops::host::math::{exp, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 
@@ -32,27 +33,12 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// A pointer that tasks share; each writes other elements.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: the tasks of `attention` write disjoint elements, see there.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(self, index: usize) -> *mut f32 {
-        // SAFETY: callers pass indices inside the result.
-        unsafe { self.0.add(index) }
-    }
-}
-
 pub fn attention(g: &Geometry, q: Heads, k: Heads, v: Heads, result: &mut [f32]) -> Result<()> {
     let (q, k, v) = (Operand::new(&q)?, Operand::new(&k)?, Operand::new(&v)?);
     let tiles = g.l.div_ceil(QUERIES);
     let all = g.heads * g.width;
     assert_eq!(result.len(), g.n * g.l * all);
-    let shared = Shared(result.as_mut_ptr());
+    let shared = Shared::new(result);
     (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
         || Tile::new(g.width),
         |tile, task| {
@@ -61,8 +47,8 @@ pub fn attention(g: &Geometry, q: Heads, k: Heads, v: Heads, result: &mut [f32])
             tile.run(g, (q, k, v), n, head * g.width, first, rows);
             for (row, line) in tile.sums.chunks_exact(g.width).take(rows).enumerate() {
                 let start = (n * g.l + first + row) * all + head * g.width;
-                // SAFETY: `start + width <= result.len()`, and no other task has this (n, row, head).
-                unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), shared.at(start), g.width) };
+                // SAFETY: no other task has this (n, row, head), and `result` is borrowed throughout.
+                unsafe { shared.slice(start, g.width) }.copy_from_slice(line);
             }
         },
     );

@@ -5,10 +5,10 @@ use bytemuck::NoUninit;
 use super::StepCoefficients;
 use crate::device::Gpu;
 use crate::device::gpu::kernels;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::elementwise::plan::grid;
-use crate::ops::gpu::address_or_null;
-use crate::tensor::{DType, Tensor, TensorMut};
+use crate::ops::gpu::{address_or_null, must_be_f32};
+use crate::tensor::{Tensor, TensorMut};
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -39,20 +39,13 @@ struct PosteriorParams {
 }
 const _: () = assert!(size_of::<PosteriorParams>() == 40);
 
-fn must_be_f32(tensors: &[&Tensor]) -> Result<()> {
-    match tensors.iter().find(|tensor| tensor.dtype() != DType::F32) {
-        None => Ok(()),
-        Some(other) => Err(Error::internal(format!("a latent of {}, expected f32", other.dtype().name()))),
-    }
-}
-
 pub fn ddpm_step(
     gpu: &Gpu,
     [x, eps, noise]: [&Tensor; 3],
     step: &StepCoefficients,
     result: &mut TensorMut,
 ) -> Result<()> {
-    must_be_f32(&[x, noise])?;
+    must_be_f32("a latent", [x, noise])?;
     let count = x.shape().count();
     let params = DdpmStepParams {
         out: result.address()?,
@@ -78,7 +71,7 @@ pub fn posterior(
     scale: f32,
     result: &mut TensorMut,
 ) -> Result<()> {
-    must_be_f32(noise.as_slice())?;
+    must_be_f32("a latent", noise)?;
     let shape = result.shape();
     let params = PosteriorParams {
         out: result.address()?,

@@ -19,6 +19,16 @@ pub fn grid(count: usize, each: usize) -> Result<Grid> {
     Ok(Grid::linear(blocks, THREADS))
 }
 
+/// The same with one thread an element, and the count as kernels take it that divide places out of it.
+///
+/// # Errors
+/// More elements than 32 bits count.
+pub fn grid_of_32_bits(count: usize) -> Result<(Grid, u32)> {
+    let small =
+        u32::try_from(count).map_err(|_| Error::internal(format!("{count} elements in one launch")))?;
+    Ok((grid(count, 1)?, small))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +41,11 @@ mod tests {
                 assert!(threads >= count && threads < count + THREADS as usize * each, "{count}");
             }
         }
+    }
+
+    #[test]
+    fn counts_beyond_32_bits_are_refused() {
+        assert_eq!(grid_of_32_bits(257).unwrap(), (Grid::linear(2, THREADS), 257));
+        assert!(grid_of_32_bits(1 << 32).is_err());
     }
 }

@@ -1,11 +1,12 @@
 //! Looking things up: token embeddings and the sinusoidal embedding of timesteps.
 
+mod cuda;
+
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use super::host::element::{HostElement, with_element};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// `table[token] + positions[place]`: tokens [N][L], table [V, D], positions [L, D] -> [N, L, D].
 ///
@@ -23,6 +24,11 @@ pub fn embed_tokens(cx: &Cx, tokens: &[&[u32]], table: &Tensor, positions: &Tens
         }
     }
     let mut result = cx.allocate([tokens.len(), l, d], cx.dtype())?;
+    let own_tokens = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => tokens.len() * l,
+    };
+    let mut own_tokens = cx.allocate([own_tokens], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {
             let (table, positions) = (table.host::<f32>()?, positions.host::<f32>()?);
@@ -34,7 +40,9 @@ pub fn embed_tokens(cx: &Cx, tokens: &[&[u32]], table: &Tensor, positions: &Tens
             }
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("embed_tokens")),
+        Device::Gpu(gpu) => {
+            cuda::embed_tokens(gpu, tokens, [table, positions], &mut own_tokens, &mut result)?
+        }
         Device::Plan(_) => {}
     }
     cx.constant("embed_tokens", &[table, positions], result.freeze())

@@ -5,11 +5,12 @@
 //! convolutions apply while they load: the normalised tensor need not exist.
 
 mod cpu;
+pub(super) mod cuda;
+pub mod plan;
 
-use super::gpu::no_gpu_kernel;
 use super::host::element::with_element;
 use super::{Activation, Cx, Segments};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -53,12 +54,20 @@ pub fn group_norm(
     {
         return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
+    let size = [n, h * w, c];
     let mut result = cx.allocate([n, 2, c], DType::F32)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => cuda::scratch(segments, size),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => with_element!(segments.dtype()?, T => {
-            cpu::coefficients::<T>(segments, norm, adaln, [n, h * w, c], result.host_mut()?)
+            cpu::coefficients::<T>(segments, norm, adaln, size, result.host_mut()?)
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("group_norm")),
+        Device::Gpu(gpu) => {
+            cuda::coefficients(gpu, segments, norm, adaln, size, &mut result, &mut scratch)?;
+        }
         Device::Plan(_) => {}
     }
     let mut inputs = segments.tensors();
@@ -76,7 +85,7 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
         Device::Cpu(_) => with_element!(result.dtype(), T => {
             cpu::normalise::<T>(segments, affine, h * w, result.host_mut()?)
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("normalise")),
+        Device::Gpu(gpu) => cuda::normalise(gpu, segments, affine, [n, h * w, c], &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = segments.tensors();

@@ -1,9 +1,10 @@
 //! Layer normalisation over the fastest axis: `(x - mean) / sqrt(var + eps) * gamma + beta`.
 
 mod cpu;
+mod cuda;
+pub mod plan;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
         Device::Cpu(_) => with_element!(x.dtype(), T => {
             cpu::layer_norm::<T>(x, gamma, beta, eps, result.host_mut()?)
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm")),
+        Device::Gpu(gpu) => cuda::layer_norm(gpu, x, [gamma, beta], eps, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("layer_norm", &[x, gamma, beta], result.freeze())

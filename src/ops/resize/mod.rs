@@ -5,10 +5,10 @@
 //! cubic((j - centre + 1/2) / max(r, 1)), normalised to sum 1. Values are not clamped.
 
 mod cpu;
+mod cuda;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -23,13 +23,18 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
     }
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
     let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    let tables = match cx.device().target() {
+        Target::Cpu => [0, 0],
+        Target::Gpu => [cuda::table(own_w, w), cuda::table(own_h, h)],
+    };
+    let mut tables = [cx.allocate([tables[0]], DType::F32)?, cx.allocate([tables[1]], DType::F32)?];
     match cx.device() {
         Device::Cpu(_) => {
             let across = scratch.host_mut()?;
             cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
             cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic")),
+        Device::Gpu(gpu) => cuda::bicubic(gpu, image, &mut tables, &mut scratch, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("resize_bicubic", &[image], result.freeze())

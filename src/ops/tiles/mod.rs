@@ -1,9 +1,10 @@
 //! Cutting windows out of images and blending overlapping windows back.
 
+mod cuda;
+
 use rayon::prelude::*;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorMut};
@@ -51,7 +52,7 @@ pub fn crop(cx: &Cx, image: &Tensor, window: Window) -> Result<Tensor> {
                 },
             );
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("crop")),
+        Device::Gpu(gpu) => cuda::window(gpu, image, [window.y, window.x], &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("crop", &[image], result.freeze())
@@ -79,7 +80,7 @@ pub fn pad(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
                 }
             });
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("pad")),
+        Device::Gpu(gpu) => cuda::window(gpu, image, [0, 0], &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("pad", &[image], result.freeze())
@@ -91,20 +92,42 @@ pub struct Blend {
     sums: TensorMut,
     weights: TensorMut,
     shape: [usize; 4],
+    windows: Vec<Window>,
+}
+
+/// True when every pixel of `h` x `w` lies in a window.
+fn cover(windows: &[Window], h: usize, w: usize) -> bool {
+    // Between two neighbouring edges, coverage does not change.
+    let edges = |of: fn(&Window) -> [usize; 2], end: usize| {
+        let mut edges: Vec<usize> = windows.iter().flat_map(of).filter(|&edge| edge < end).collect();
+        edges.push(0);
+        edges.sort_unstable();
+        edges.dedup();
+        edges
+    };
+    let columns = edges(|window| [window.x, window.x + window.w], w);
+    edges(|window| [window.y, window.y + window.h], h).iter().all(|y| {
+        columns.iter().all(|x| {
+            windows.iter().any(|own| (own.y..own.y + own.h).contains(y) && (own.x..own.x + own.w).contains(x))
+        })
+    })
 }
 
 impl Blend {
     /// An empty canvas [N, H, W, C].
     pub fn new(cx: &Cx, shape: [usize; 4]) -> Result<Self> {
         let [_, h, w, _] = shape;
-        let mut blend =
-            Blend { sums: cx.allocate(shape, DType::F32)?, weights: cx.allocate([h, w], DType::F32)?, shape };
+        let (sums, weights) = (cx.allocate(shape, DType::F32)?, cx.allocate([h, w], DType::F32)?);
+        let mut blend = Blend { sums, weights, shape, windows: Vec::new() };
         match cx.device() {
             Device::Cpu(_) => {
                 blend.sums.host_mut::<f32>()?.fill(0.0);
                 blend.weights.host_mut::<f32>()?.fill(0.0);
             }
-            Device::Gpu(_) => return Err(no_gpu_kernel("new")),
+            Device::Gpu(_) => {
+                blend.sums.clear()?;
+                blend.weights.clear()?;
+            }
             Device::Plan(_) => {}
         }
         Ok(blend)
@@ -140,9 +163,12 @@ impl Blend {
                     place.iter_mut().zip(line).for_each(|(v, p)| *v += p);
                 }
             }
-            Device::Gpu(_) => return Err(no_gpu_kernel("add")),
+            Device::Gpu(gpu) => {
+                cuda::add(gpu, tile, profile, window, &mut self.sums, &mut self.weights)?;
+            }
             Device::Plan(_) => {}
         }
+        self.windows.push(window);
         Ok(())
     }
 
@@ -161,9 +187,33 @@ impl Blend {
                     pixel.iter_mut().for_each(|v| *v /= weight);
                 }
             }
-            Device::Gpu(_) => return Err(no_gpu_kernel("finish")),
+            Device::Gpu(gpu) => {
+                // The weights are on the device: what can be told here is whether windows lie everywhere.
+                if !cover(&self.windows, h, w) {
+                    return Err(Error::internal("the tiles leave a gap"));
+                }
+                cuda::finish(gpu, &mut self.sums, &mut self.weights)?;
+            }
             Device::Plan(_) => {}
         }
         Ok(self.sums.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_between_windows_are_seen() {
+        let at = |y, x, h, w| Window { y, x, h, w };
+        let whole = [at(0, 0, 9, 6), at(0, 4, 5, 7), at(3, 5, 6, 6)];
+        assert!(cover(&whole, 9, 11) && cover(&[at(0, 0, 1, 1)], 1, 1));
+        for missing in 0..3 {
+            let some: Vec<_> = (0..3).filter(|i| *i != missing).map(|i| whole[i]).collect();
+            assert!(!cover(&some, 9, 11));
+        }
+        assert!(!cover(&whole, 10, 11) && !cover(&whole, 9, 12) && !cover(&[], 1, 1));
+        assert!(!cover(&[at(0, 0, 2, 5), at(3, 0, 2, 5)], 5, 5));
     }
 }

@@ -4,11 +4,13 @@
 //! r = 1, 2, 4, 8, 16 in sequence leave the low frequencies, the rest are the high ones.
 
 mod cpu;
+mod cuda;
 
 use super::Cx;
+use super::Segments;
 use super::elementwise::combine;
-use super::gpu::no_gpu_kernel;
-use crate::device::Device;
+use super::group_norm;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -18,12 +20,16 @@ pub const LEVELS: u32 = 5;
 fn blur(cx: &Cx, image: &Tensor, radius: usize) -> Result<Tensor> {
     let [n, h, w, c] = image.nhwc()?;
     let mut result = cx.allocate(image.shape(), DType::F32)?;
-    let mut scratch = cx.allocate(image.shape(), DType::F32)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => image.shape().count(),
+        Target::Gpu => 0,
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             cpu::blur(image.host()?, [n, h, w, c], radius, scratch.host_mut()?, result.host_mut()?);
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("blur")),
+        Device::Gpu(gpu) => cuda::blur(gpu, image, radius, &mut result)?,
         Device::Plan(_) => {}
     }
     cx.constant("blur", &[image], result.freeze())
@@ -48,14 +54,23 @@ pub fn wavelet_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor
 /// `image` with the mean and standard deviation of `reference`, per image and channel (AdaIN). The
 /// deviations are those of the unbiased variance plus 1e-5, as DiffBIR takes them.
 pub fn adain_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor> {
-    let shape = image.nhwc()?;
+    let shape @ [n, h, w, c] = image.nhwc()?;
     if reference.shape() != image.shape() {
         return Err(Error::internal(format!("{} is matched to {}", image.shape(), reference.shape())));
     }
     let mut result = cx.allocate(image.shape(), DType::F32)?;
+    let (scratch, channels) = match cx.device().target() {
+        Target::Cpu => (0, 0),
+        Target::Gpu => (group_norm::cuda::scratch(&Segments::one(image), [n, h * w, c]), c),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
+    let statistics = || cx.allocate([n, channels, 2], DType::F32);
+    let mut statistics = [statistics()?, statistics()?];
     match cx.device() {
         Device::Cpu(_) => cpu::adain(image.host()?, reference.host()?, shape, result.host_mut()?),
-        Device::Gpu(_) => return Err(no_gpu_kernel("adain_fix")),
+        Device::Gpu(gpu) => {
+            cuda::adain(gpu, [image, reference], &mut statistics, &mut scratch, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     cx.constant("adain_fix", &[image, reference], result.freeze())

@@ -93,6 +93,23 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// Opens the weights of the SwinIR that cleans training data. Its index and mask buffers are set aside.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`]; or the file holds something else, which the message names.
+    pub fn open_swinir(path: &Path) -> Result<Checkpoint> {
+        let file = Checkpoint::open(path)?;
+        if kind_of(&file) != super::identify::Kind::SwinIr {
+            return Err(wrong_file(&file, "SwinIR weights", "give general_swinir_v1.ckpt with --swinir"));
+        }
+        rename(&file, |name| {
+            let buffer = [".relative_position_index", ".attn_mask"].iter().any(|end| name.ends_with(end));
+            if buffer { Place::Extra } else { Place::Name(name.to_owned()) }
+        })
+    }
+}
+
 /// Canonical names for Stable Diffusion weights: LDM names, or one part as diffusers stores it.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! NVIDIA GPUs through the CUDA driver, which is loaded at run time: the program starts without one.
 
 mod code;
+mod event;
 mod list;
 mod nvrtc;
+mod recordings;
+mod staging;
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -16,7 +19,15 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use code::Code;
 pub use code::kernels_for;
+use event::Event;
 pub use list::list;
+use recordings::Recordings;
+use staging::Staging;
+
+/// Copies up to here go straight to the driver.
+const SMALL: usize = 64 << 10;
+/// Other threads may allocate while work is recorded.
+const MODE: sys::CUstreamCaptureMode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
 
 /// Says what failed, from the driver's own words.
 fn failed(doing: &str) -> impl Fn(result::DriverError) -> Error + '_ {
@@ -51,7 +62,15 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let device = result::device::get(ordinal as i32).map_err(failed("open"))?;
     // SAFETY: `device` is a handle that the driver has just given; the context is released in `drop`.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed("make a context"))?;
-    let mut cuda = Cuda { info, device, context, stream: std::ptr::null_mut(), code: Code::default() };
+    let mut cuda = Cuda {
+        info,
+        device,
+        context,
+        stream: std::ptr::null_mut(),
+        code: Code::default(),
+        staging: Staging::default(),
+        recordings: Recordings::default(),
+    };
     cuda.bind()?;
     cuda.stream =
         result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
@@ -65,6 +84,8 @@ struct Cuda {
     context: sys::CUcontext,
     stream: sys::CUstream,
     code: Code,
+    staging: Staging,
+    recordings: Recordings,
 }
 
 // SAFETY: driver handles may be used from any thread that has made the context current, which every call does.
@@ -115,10 +136,22 @@ impl Driver for Cuda {
         }
     }
 
-    unsafe fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
+    fn available(&self) -> Option<usize> {
+        self.bind().ok()?;
+        result::mem_get_info().ok().map(|(free, _)| free)
+    }
+
+    unsafe fn upload(&self, to: u64, bytes: usize, fill: &mut dyn FnMut(usize, &mut [u8])) -> Result<()> {
         self.bind()?;
-        // SAFETY: the caller promises the room; from pageable memory the driver has copied before it returns.
-        unsafe { result::memcpy_htod_async(to, from, self.stream) }.map_err(failed("copy to its memory"))
+        if bytes <= SMALL {
+            let mut piece = vec![0; bytes];
+            fill(0, &mut piece);
+            // SAFETY: the caller promises the room; from pageable memory the driver has copied before it returns.
+            return unsafe { result::memcpy_htod_async(to, &piece, self.stream) }
+                .map_err(failed("copy to its memory"));
+        }
+        // SAFETY: the context is current, the stream is ours, and the caller promises the room.
+        unsafe { self.staging.upload(self.stream, to, bytes, fill) }
     }
 
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<()> {
@@ -165,6 +198,40 @@ impl Driver for Cuda {
         .map_err(|error| error.at(format!("kernel {} {grid:?}", kernel.name())))
     }
 
+    fn begin_capture(&self) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is ours.
+        unsafe { result::stream::begin_capture(self.stream, MODE) }.map_err(failed("record its work"))
+    }
+
+    fn end_capture(&self) -> Result<usize> {
+        self.bind()?;
+        // SAFETY: the stream is ours and was put into capture by `begin_capture`.
+        unsafe { self.recordings.end(self.stream) }
+    }
+
+    unsafe fn replay(&self, recording: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is ours; the caller promises that what the work uses is alive.
+        unsafe { self.recordings.launch(recording, self.stream) }
+    }
+
+    fn forget(&self, recording: usize) {
+        if self.bind().is_ok() {
+            // A graph that runs may be destroyed: the driver keeps it until it has ended.
+            self.recordings.forget(recording);
+        }
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.bind()?;
+        let (start, end) = (Event::new()?, Event::new()?);
+        start.record(self.stream)?;
+        work()?;
+        end.record(self.stream)?;
+        end.since(&start)
+    }
+
     fn synchronize(&self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream is ours.
@@ -175,6 +242,8 @@ impl Driver for Cuda {
 impl Drop for Cuda {
     fn drop(&mut self) {
         if self.bind().is_ok() {
+            self.recordings.clear();
+            self.staging.clear();
             self.code.unload();
             if !self.stream.is_null() {
                 // SAFETY: the stream is ours and nothing uses it any more.

@@ -1,0 +1,89 @@
+//! How often the host has to do with a GPU: what must not happen in a step is counted, so that tests can tell.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts since the device was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// kernels started one by one, those of a recording when it is made
+    pub launches: usize,
+    /// recordings started as a whole
+    pub replays: usize,
+    /// allocations of device memory
+    pub slabs: usize,
+    /// copies from the host
+    pub uploads: usize,
+    /// copies to the host, each of which waits for the device
+    pub downloads: usize,
+    /// other waits for the device
+    pub waits: usize,
+}
+
+impl std::ops::Sub for Counts {
+    type Output = Counts;
+
+    /// What came since `earlier`.
+    fn sub(self, earlier: Counts) -> Counts {
+        Counts {
+            launches: self.launches - earlier.launches,
+            replays: self.replays - earlier.replays,
+            slabs: self.slabs - earlier.slabs,
+            uploads: self.uploads - earlier.uploads,
+            downloads: self.downloads - earlier.downloads,
+            waits: self.waits - earlier.waits,
+        }
+    }
+}
+
+/// [`Counts`] in the making.
+#[derive(Debug, Default)]
+pub struct Tally {
+    launches: AtomicUsize,
+    replays: AtomicUsize,
+    slabs: AtomicUsize,
+    uploads: AtomicUsize,
+    downloads: AtomicUsize,
+    waits: AtomicUsize,
+}
+
+fn add(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Tally {
+    pub fn launch(&self) {
+        add(&self.launches);
+    }
+
+    pub fn replay(&self) {
+        add(&self.replays);
+    }
+
+    pub fn slab(&self) {
+        add(&self.slabs);
+    }
+
+    pub fn upload(&self) {
+        add(&self.uploads);
+    }
+
+    pub fn download(&self) {
+        add(&self.downloads);
+    }
+
+    pub fn wait(&self) {
+        add(&self.waits);
+    }
+
+    pub fn read(&self) -> Counts {
+        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Counts {
+            launches: read(&self.launches),
+            replays: read(&self.replays),
+            slabs: read(&self.slabs),
+            uploads: read(&self.uploads),
+            downloads: read(&self.downloads),
+            waits: read(&self.waits),
+        }
+    }
+}

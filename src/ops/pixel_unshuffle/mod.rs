@@ -1,0 +1,42 @@
+//! Space to channels: each f x f block of pixels becomes one pixel.
+
+use rayon::prelude::*;
+
+use super::Cx;
+use super::gpu::no_gpu_kernel;
+use super::host::element::with_element;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// [N, H, W, C] -> [N, H / f, W / f, C f f]; channel c f f + dy f + dx is channel c of the pixel (dy, dx) of a block.
+///
+/// # Errors
+/// Height or width is no multiple of `factor`.
+pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
+    let [n, h, w, c] = x.nhwc()?;
+    if factor == 0 || h % factor != 0 || w % factor != 0 {
+        return Err(Error::internal(format!("{} has no blocks of {factor} x {factor}", x.shape())));
+    }
+    let (rows, columns, channels) = (h / factor, w / factor, c * factor * factor);
+    let mut result = cx.allocate([n, rows, columns, channels], x.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let source = x.host::<T>()?;
+            // A task is one row of blocks; rows of different images follow each other.
+            let lines = result.host_mut::<T>()?.par_chunks_mut((columns * channels).max(1));
+            lines.enumerate().for_each(|(row, line)| {
+                for (place, value) in line.iter_mut().enumerate() {
+                    let (column, channel) = (place / channels, place % channels);
+                    let (c_in, at) = (channel / (factor * factor), channel % (factor * factor));
+                    let (y, x) = (row * factor + at / factor, column * factor + at % factor);
+                    *value = source[(y * w + x) * c + c_in];
+                }
+            });
+            Ok(())
+        })?,
+        Device::Gpu(_) => return Err(no_gpu_kernel("pixel_unshuffle")),
+        Device::Plan(_) => {}
+    }
+    cx.constant("pixel_unshuffle", &[x], result.freeze())
+}

@@ -1,0 +1,3 @@
+//! Fine-tuning: data and its degradation, objectives, the optimizer, the loop.
+
+pub mod degrade;
