@@ -5,6 +5,8 @@
 mod emulator;
 #[path = "build/jobs.rs"]
 mod jobs;
+#[path = "build/judge.rs"]
+mod judge;
 #[path = "build/list.rs"]
 mod list;
 #[path = "build/nvcc.rs"]

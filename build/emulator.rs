@@ -20,8 +20,8 @@ mod with_compiler {
     use crate::jobs::{self, Job};
     use crate::scan::read;
 
-    const RUNTIME: [&str; 3] = ["fibers", "shadow", "arithmetic"];
-    const HEADERS: [&str; 4] = ["runtime.h", "context.h", "cuda.h", "arithmetic.h"];
+    const RUNTIME: [&str; 5] = ["fibers", "shadow", "arithmetic", "async", "wgmma"];
+    const HEADERS: [&str; 5] = ["runtime.h", "context.h", "cuda.h", "arithmetic.h", "async.h"];
     /// Constant folding that reads ahead of a condition, or joins stores, would confuse the checks.
     const CHECKED: [&str; 4] = ["-fsanitize=thread", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-O2"];
 

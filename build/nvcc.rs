@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::Places;
 use crate::jobs::{self, Check, Job};
+use crate::judge::Exceptions;
 use crate::scan::{Unit, read};
 
 /// What cubins are made for. A GPU runs those of its own major version and an equal or lower minor one;
@@ -31,7 +32,7 @@ pub fn compile(places: &Places, units: &[Unit]) -> Result<HashMap<String, Compil
     let said =
         Command::new(&nvcc).arg("--version").output().map_err(|e| format!("{}: {e}", nvcc.display()))?;
     let version = String::from_utf8_lossy(&said.stdout).into_owned();
-    let exceptions = Arc::new(Exceptions::read(&places.root.join("kernels/exceptions.txt"))?);
+    let exceptions = Arc::new(Exceptions::parse(&read(&places.root.join("kernels/exceptions.txt"))?)?);
     let (mut compiled, mut jobs, mut made) = (HashMap::new(), Vec::new(), Vec::new());
     for unit in units {
         let entry: &mut Compiled = compiled.entry(unit.name.clone()).or_default();
@@ -114,42 +115,4 @@ fn find(places: &Places) -> Result<Option<PathBuf>, String> {
     let on_path = std::env::split_paths(&path).map(|folder| folder.join("nvcc"));
     let wheels = places.root.join("target/nvcc/nvidia/cu13/bin/nvcc");
     Ok(home.into_iter().chain(on_path).chain([wheels]).find(|nvcc| nvcc.is_file()))
-}
-
-/// Kernels that may use local memory.
-struct Exceptions(Vec<(String, String)>);
-
-impl Exceptions {
-    fn read(path: &Path) -> Result<Self, String> {
-        let mut list = Vec::new();
-        for line in read(path)?.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
-            match line.split_whitespace().collect::<Vec<_>>()[..] {
-                [kernel, architecture, _, ..] => list.push((kernel.to_string(), architecture.to_string())),
-                _ => return Err(format!("{}: '{line}' is not: kernel architecture reason", path.display())),
-            }
-        }
-        Ok(Exceptions(list))
-    }
-
-    /// Complains of spills, stack frames and serialised wgmma in what ptxas said.
-    fn judge(&self, said: &str, architecture: &str) -> Result<(), String> {
-        let mut kernel = "";
-        for line in said.lines() {
-            if let Some((_, name)) = line.split_once("Function properties for ") {
-                kernel = name.trim();
-            }
-            let uses = line.contains("bytes stack frame")
-                && !line.trim().starts_with("0 bytes stack frame, 0 bytes spill stores, 0 bytes");
-            if uses && !self.0.iter().any(|(k, a)| k == kernel && a == architecture) {
-                return Err(format!(
-                    "{kernel} for sm_{architecture}: {}; mend it or list it with a reason in kernels/exceptions.txt",
-                    line.trim()
-                ));
-            }
-            if line.contains("C7510") {
-                return Err(format!("{kernel} for sm_{architecture}: {}", line.trim()));
-            }
-        }
-        Ok(())
-    }
 }

@@ -77,7 +77,7 @@ fn kernels(text: &str) -> Result<Vec<String>, String> {
         }
         let suffixes: &[&str] = match head.trim() {
             "KERNEL" => &[""],
-            "KERNEL_HALF" => &["_f16", "_bf16"],
+            "KERNEL_HALF" | "KERNEL_HALF_RESIDENT" => &["_f16", "_bf16"],
             "KERNEL_ALL" => &["_f32", "_f16", "_bf16"],
             other => return Err(format!("line {}: there is no macro {other}", number + 1)),
         };

@@ -1,9 +1,15 @@
-//! The machine code of the tensor-core kernels, read with cuobjdump: f16 and bf16 products must be HMMA.
+//! The machine code of the tensor-core kernels, read with cuobjdump: f16 and bf16 products must be HMMA, and HGMMA
+//! in the kernels of sm_90a.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tasr::device::gpu::kernels;
+use tasr::error::Result;
+
+/// File, architecture, code.
+type Cubin = (&'static str, &'static str, Result<Vec<u8>>);
 
 /// cuobjdump from CUDA_HOME, PATH, or the wheels under target/nvcc.
 fn cuobjdump() -> Option<PathBuf> {
@@ -35,15 +41,25 @@ fn disassemble(tool: &Path, cubin: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Files whose kernels for halves must multiply on tensor cores.
-const TENSOR_CORES: [&str; 3] = ["attention/forward", "attention/wide", "gemm/gemm"];
+const TENSOR_CORES: [&str; 5] =
+    ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
+
+/// Files for sm_90a whose kernels must multiply by wgmma.
+const WARPGROUPS: [&str; 1] = ["gemm/gemm_sm90"];
+
+/// The cubins of the files `modules`, and cuobjdump; `None` and a word why where they are not.
+fn code_of(modules: &[&str]) -> Option<(PathBuf, Vec<Cubin>)> {
+    let code: Vec<_> = kernels::cubins().filter(|(module, ..)| modules.contains(module)).collect();
+    let tool = cuobjdump().filter(|_| !code.is_empty());
+    if tool.is_none() {
+        eprintln!("NOT RUN: this build has no cubins, or there is no cuobjdump; .ci/nvcc installs both");
+    }
+    Some((tool?, code))
+}
 
 #[test]
 fn halves_are_multiplied_on_tensor_cores_and_copied_asynchronously() {
-    let code: Vec<_> = kernels::cubins().filter(|(module, ..)| TENSOR_CORES.contains(module)).collect();
-    let Some(tool) = cuobjdump().filter(|_| !code.is_empty()) else {
-        eprintln!("NOT RUN: this build has no cubins, or there is no cuobjdump; .ci/nvcc installs both");
-        return;
-    };
+    let Some((tool, code)) = code_of(&TENSOR_CORES) else { return };
     for (module, architecture, cubin) in code {
         let mut seen = 0;
         for (name, instructions) in disassemble(&tool, &cubin.unwrap()) {
@@ -57,4 +73,35 @@ fn halves_are_multiplied_on_tensor_cores_and_copied_asynchronously() {
         }
         assert!(seen >= 2, "{module} on sm_{architecture}: {seen} kernels for halves");
     }
+}
+
+#[test]
+fn warpgroups_multiply_what_the_copy_engine_brings() {
+    let Some((tool, code)) = code_of(&WARPGROUPS) else { return };
+    assert_eq!(code.len(), WARPGROUPS.len(), "each file is compiled for sm_90a");
+    for (module, architecture, cubin) in code {
+        assert_eq!(architecture, "90a", "{module}");
+        let kernels = disassemble(&tool, &cubin.unwrap());
+        assert!(kernels.len() >= 2, "{module}: {} kernels", kernels.len());
+        for (name, instructions) in kernels {
+            let products: Vec<_> = instructions.lines().filter(|line| line.contains("HGMMA.")).collect();
+            assert!(products.len() >= 4, "{name}: {} products", products.len());
+            let bf16 = products.iter().all(|line| line.contains(".F32.BF16"));
+            assert_eq!(bf16, name.ends_with("bf16"), "{name}: {products:?}");
+            // The accumulator is the same registers in every product: nothing moves sums between them.
+            let sums: HashSet<_> = products.iter().filter_map(|line| accumulator(line)).collect();
+            assert_eq!(sums.len(), 1, "{name}: {sums:?}");
+            for wanted in ["UTMALDG", "SYNCS.PHASECHK", "USETMAXREG", "WARPGROUP.DEPBAR"] {
+                assert!(instructions.contains(wanted), "{name}: no {wanted}");
+            }
+            for unwanted in ["STL", "LDL", "HMMA"] {
+                assert!(!instructions.contains(unwanted), "{name}: {unwanted}");
+            }
+        }
+    }
+}
+
+/// "R24" of `HGMMA.64x256x16.F32 R24, gdesc[UR20], R24`.
+fn accumulator(line: &str) -> Option<&str> {
+    line.split_once("HGMMA.")?.1.split_once(' ')?.1.split(',').next()
 }

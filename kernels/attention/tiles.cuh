@@ -28,6 +28,20 @@ struct AttentionParams {
 };
 static_assert(sizeof(AttentionParams) == 80, "src/ops/attention/cuda.rs mirrors this");
 
+// A pass of the backward: from the gradient of out, that of q, or those of k and v.
+struct AttentionBackwardParams {
+    Rows q, k, v;
+    Rows gradient;          // of out
+    Rows first, second;     // written: the gradient of q, or those of k and v; no data where it is not wanted
+    const float* sum_log;   // [n, heads, l]
+    const float* products;  // of each row of out with its gradient, [n, heads, l]
+    unsigned heads;
+    unsigned width;
+    float scale;
+    unsigned causal;
+};
+static_assert(sizeof(AttentionBackwardParams) == 128, "src/ops/attention/cuda.rs mirrors this");
+
 constexpr float LN_2 = 0.69314718055994531f, LOG2_E = 1.4426950408889634f;
 constexpr float MINUS_INFINITY = -__builtin_huge_valf();
 

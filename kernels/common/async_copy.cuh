@@ -17,6 +17,18 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global, 
 #endif
 }
 
+// The same for 4 bytes, with both addresses multiples of 4.
+__device__ __forceinline__ void copy_async_4(void* shared, const void* global, unsigned valid = 4, TASR_SITE) {
+#ifdef TASR_EMULATOR
+    emulator::copy_async(shared, global, 4, valid, site);
+#else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :
+                 : "r"(unsigned(__cvta_generic_to_shared(shared))), "l"(global), "r"(valid)
+                 : "memory");
+#endif
+}
+
 // Ends a group of copies.
 __device__ __forceinline__ void commit_async() {
 #ifdef TASR_EMULATOR

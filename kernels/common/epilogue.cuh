@@ -33,6 +33,18 @@ __device__ __forceinline__ void add_8(float (&v)[8], const void* tensor, uint64_
     for (int i = 0; i < 8; i++) v[i] += x[i];
 }
 
+// Writes columns `column` to `column + 7`, those below `columns`, of the row that starts at `row`.
+template <typename T>
+__device__ __forceinline__ void write_8(void* out, const float (&v)[8], uint64_t row, unsigned column,
+                                        unsigned columns, bool aligned) {
+    if (column >= columns) return;
+    T* to = static_cast<T*>(out) + row + column;
+    if (aligned && columns - column >= 8)
+        store_8(to, v);
+    else
+        store_some(to, v, columns - column < 8 ? int(columns - column) : 8);
+}
+
 // Finishes the sums of columns `column` to `column + 7` of `row` and writes those below `columns`.
 template <typename T>
 __device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v)[8], unsigned row, unsigned column,
@@ -43,12 +55,9 @@ __device__ __forceinline__ void finish_8(const Epilogue& e, void* out, float (&v
     uint64_t first = uint64_t(row) * columns + column;
     add_8<float>(v, e.bias, column, own, whole);
     if (e.per_image) add_8<T>(v, e.per_image, uint64_t(row / e.rows_per_image) * columns + column, own, whole);
+    activate_all(v, e.activation, e.slope);
 #pragma unroll
-    for (int i = 0; i < 8; i++) v[i] = activate(v[i], e.activation, e.slope) * e.scale;
+    for (int i = 0; i < 8; i++) v[i] *= e.scale;
     add_8<T>(v, e.residual, first, own, whole);
-    T* to = static_cast<T*>(out) + first;
-    if (whole)
-        store_8(to, v);
-    else
-        store_some(to, v, own);
+    write_8<T>(out, v, first - column, column, columns, e.aligned);
 }

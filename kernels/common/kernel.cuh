@@ -27,10 +27,15 @@ using uint64_t = unsigned long long;
 #define KERNEL(NAME, PARAMS, THREADS, ...)                                                        \
     static void run_##NAME(const void* p) { __VA_ARGS__(*static_cast<const PARAMS*>(p)); }        \
     extern const emulator::Kernel entry_##NAME = {#NAME, run_##NAME, sizeof(PARAMS), THREADS};
+#define KERNEL_RESIDENT_(NAME, PARAMS, THREADS, BLOCKS, ...) KERNEL(NAME, PARAMS, THREADS, __VA_ARGS__)
 #else
 #define KERNEL(NAME, PARAMS, THREADS, ...)                                                        \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ PARAMS p) { \
         __VA_ARGS__(p);                                                                           \
+    }
+#define KERNEL_RESIDENT_(NAME, PARAMS, THREADS, BLOCKS, ...)                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ PARAMS p) { \
+        __VA_ARGS__(p);                                                                                    \
     }
 #endif
 
@@ -38,6 +43,12 @@ using uint64_t = unsigned long long;
 #define KERNEL_HALF(NAME, PARAMS, THREADS, FUNCTION)   \
     KERNEL(NAME##_f16, PARAMS, THREADS, FUNCTION<f16>) \
     KERNEL(NAME##_bf16, PARAMS, THREADS, FUNCTION<bf16>)
+
+// KERNEL_HALF_RESIDENT(name, Params, threads, blocks, function): the same with registers for so many blocks a
+// multiprocessor, where the compiler would spill some for one more.
+#define KERNEL_HALF_RESIDENT(NAME, PARAMS, THREADS, BLOCKS, FUNCTION)    \
+    KERNEL_RESIDENT_(NAME##_f16, PARAMS, THREADS, BLOCKS, FUNCTION<f16>) \
+    KERNEL_RESIDENT_(NAME##_bf16, PARAMS, THREADS, BLOCKS, FUNCTION<bf16>)
 
 // KERNEL_ALL: the same and function<float> as name_f32.
 #define KERNEL_ALL(NAME, PARAMS, THREADS, FUNCTION)      \
@@ -60,6 +71,15 @@ __device__ __forceinline__ T& shared_as() {
 __device__ __forceinline__ unsigned thread() { return threadIdx.x; }
 __device__ __forceinline__ unsigned lane_index() { return threadIdx.x % 32; }
 __device__ __forceinline__ unsigned warp_index() { return threadIdx.x / 32; }
+
+// A barrier of `count` threads, whole warps, that give the same `id` from 1 to 15.
+__device__ __forceinline__ void sync_threads(unsigned id, unsigned count, TASR_SITE) {
+#ifdef TASR_EMULATOR
+    emulator::barrier(id, count, site);
+#else
+    asm volatile("bar.sync %0, %1;" : : "r"(id), "r"(count) : "memory");
+#endif
+}
 
 template <typename T>
 __device__ __forceinline__ constexpr T divide_up(T a, T b) {

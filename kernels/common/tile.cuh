@@ -19,6 +19,7 @@ __device__ __forceinline__ constexpr int tile_offset(int row, int chunk) {
 template <typename T, int BM, int BN, int WARPS_M, int WARPS_N>
 struct TileProduct {
     static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+    static constexpr int WARPS_ACROSS = WARPS_N;
     static constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N;
     static constexpr int MI = WM / 16, NI = WN / 8;
     static_assert(sizeof(T) == 2, "tensor cores multiply halves");

@@ -1,7 +1,7 @@
 // 128-bit loads and stores of eight elements as f32.
 #pragma once
 
-#include "common/dtype.cuh"
+#include "common/kernel.cuh"
 
 // One 16-byte access; the address is a multiple of 16.
 __device__ __forceinline__ uint4 load_16_bytes(const void* address, TASR_SITE) {

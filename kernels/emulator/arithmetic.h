@@ -19,4 +19,24 @@ void mma_bf16(Mma& mma, Site site);
 /// ldmatrix.x`count`: lane 8m + r gives row r (16 bytes of shared memory) of matrix m.
 void load_matrices(unsigned* registers, const void* row, unsigned count, bool transposed, Site site);
 
+/// sm_90's mbarriers: arrivals and bytes that copies bring; see async.cpp.
+void mbarrier_init(void* at, unsigned arrivals, Site site);
+void mbarrier_fence();
+void mbarrier_arrive(void* at, unsigned bytes, Site site);
+void mbarrier_wait(void* at, unsigned parity, Site site);
+
+/// TMA: the box of `map` at `first` to shared memory, counted by the mbarrier `at`.
+void copy_box(void* shared, const void* map, void* at, const int* first, unsigned rank, Site site);
+
+/// fence.proxy.async: what this warp wrote to shared memory is shown to wgmma.
+void fence_async();
+
+unsigned shared_offset(const void* shared);
+
+/// One thread's part of wgmma.m64nNk16 with N = 2 `count`: it has the sums when wgmma_wait says so.
+void wgmma_fence(Site site);
+void wgmma(float* sum, unsigned count, uint64_t a, uint64_t b, bool keep, bool bf16, Site site);
+void wgmma_commit(Site site);
+void wgmma_wait(unsigned groups_left, Site site);
+
 }  // namespace emulator

@@ -10,6 +10,8 @@ namespace emulator {
 constexpr unsigned WARP = 32;
 constexpr unsigned MAX_THREADS = 1024;
 constexpr unsigned MAX_WARPS = MAX_THREADS / WARP;
+/// Who touches memory, for the race detector: warps, and behind them what works beside the warps; see async.h.
+constexpr unsigned MAX_ACTORS = 64;
 constexpr unsigned MAX_SHARED = 227 * 1024;
 constexpr size_t STACK = 128 * 1024;
 
@@ -45,11 +47,13 @@ struct Meeting {
     void* arguments[WARP];
 };
 
-/// Logical time for the race detector: `now` counts this warp's releases, `seen[w]` is the last time of
-/// warp w that happened before what this warp does next.
+/// Logical time for the race detector: `now` counts this warp's releases, `seen[a]` is the last time of
+/// actor a that happened before what this warp does next.
 struct Warp {
     unsigned now;
-    unsigned seen[MAX_WARPS];
+    unsigned seen[MAX_ACTORS];
+    /// the last time whose writes to shared memory are shown to asynchronous readers
+    unsigned shown;
     unsigned lanes, ended;
     std::vector<Meeting> meetings;
 };
@@ -71,6 +75,8 @@ struct Region {
     uint64_t (*records)[3];
 };
 
+struct Async;
+
 struct Worker {
     Launch* launch;
     bool checked;
@@ -84,6 +90,8 @@ struct Worker {
     Fiber fibers[MAX_THREADS];
     Warp warp[MAX_WARPS];
     Barrier barriers[16];
+    /// mbarriers and warpgroups; see async.h
+    Async* async;
     unsigned order[MAX_THREADS];
     char* stacks;
     char* shared;
@@ -107,6 +115,26 @@ void touch(uintptr_t address, size_t bytes, Access access, Site site, const void
 
 /// Forgets that shared bytes were written, as an asynchronous copy into them starts.
 void unwrite(uintptr_t address, size_t bytes);
+
+/// The current thread has `actor` write shared bytes: they count as unwritten until finish_write, and then as
+/// written by the actor at `time`.
+void start_write(uintptr_t address, size_t bytes, unsigned actor, unsigned time, Site site);
+void finish_write(uintptr_t address, size_t bytes);
+
+/// `warp` has `actor` read shared bytes: it has the warp's knowledge, and reads at `time`.
+void read_as(unsigned warp, unsigned actor, unsigned time, uintptr_t address, size_t bytes, Site site);
+
+/// Checks that a block left nothing on its way.
+void check_ended();
+/// What keeps a thread from going on that waits for an mbarrier; false when none does.
+bool explain_mbarrier(char* text, size_t room);
+void reset_async(Worker& w);
+
+/// True when both are one place in one file.
+bool same(Site a, Site b);
+
+/// Ends the launch with a message from outside of its threads.
+void complain(Site site, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 [[noreturn]] void fail_from(const void* from, Site site, const char* format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,5 +1,5 @@
 // Fibers, the scheduler of a block, barriers and warp collectives.
-#include "context.h"
+#include "async.h"
 
 #include <cstdarg>
 #include <cstdio>
@@ -90,6 +90,7 @@ Worker::Worker() {
     size_t granules = MAX_SHARED / 4;
     shared_region = {reinterpret_cast<uintptr_t>(shared), 0, static_cast<unsigned char*>(calloc(granules, 1)),
                      static_cast<uint64_t(*)[3]>(calloc(granules, sizeof(uint64_t[3])))};
+    async = new Async();
 }
 
 Worker::~Worker() {
@@ -97,6 +98,7 @@ Worker::~Worker() {
     free(shared);
     free(shared_region.state);
     free(shared_region.records);
+    delete async;
 }
 
 Index thread_index() { return worker->current->index; }
@@ -164,6 +166,13 @@ void fail_from(const void* from, Site site, const char* format, ...) {
     abandon();
 }
 
+void complain(Site site, const char* format, ...) {
+    va_list list;
+    va_start(list, format);
+    report(nullptr, site, format, list);
+    va_end(list);
+}
+
 void yield(State state, const char* waits_for, Site site) {
     Fiber& fiber = *worker->current;
     fiber.state = state;
@@ -179,10 +188,10 @@ namespace {
 /// What the warps of `warps` did so far happens before what they do from now on.
 void join(unsigned warps) {
     Worker& w = *worker;
-    unsigned latest[MAX_WARPS] = {};
+    unsigned latest[MAX_ACTORS] = {};
     for (unsigned i = 0; i < w.warps; i++) {
         if (!(warps >> i & 1)) continue;
-        for (unsigned j = 0; j < w.warps; j++)
+        for (unsigned j = 0; j < MAX_ACTORS; j++)
             if (w.warp[i].seen[j] > latest[j]) latest[j] = w.warp[i].seen[j];
         if (w.warp[i].now > latest[i]) latest[i] = w.warp[i].now;
     }
@@ -193,11 +202,11 @@ void join(unsigned warps) {
     }
 }
 
+}  // namespace
+
 bool same(Site a, Site b) {
     return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
 }
-
-}  // namespace
 
 void barrier(unsigned id, unsigned count, Site site) {
     Worker& w = *worker;
@@ -314,20 +323,17 @@ void deadlock() {
         Fiber& fiber = w.fibers[i];
         if (fiber.state == State::Ended || !same(fiber.waits_at, waiting->waits_at)) other = &fiber;
     }
-    auto say = [](Site site, const char* format, ...) {
-        va_list list;
-        va_start(list, format);
-        report(nullptr, site, format, list);
-        va_end(list);
-    };
     w.current = waiting;
-    if (!other)
-        say(waiting->waits_at, "divergent %s: it waits for threads that never come", waiting->waits_for);
+    char text[256];
+    if (explain_mbarrier(text, sizeof(text)))
+        complain(waiting->waits_at, "%s", text);
+    else if (!other)
+        complain(waiting->waits_at, "divergent %s: it waits for threads that never come", waiting->waits_for);
     else if (other->state == State::Ended)
-        say(waiting->waits_at, "divergent %s: thread %u has ended without it", waiting->waits_for,
+        complain(waiting->waits_at, "divergent %s: thread %u has ended without it", waiting->waits_for,
             other->thread);
     else
-        say(waiting->waits_at, "divergent %s: thread %u waits for %s at %s:%d", waiting->waits_for,
+        complain(waiting->waits_at, "divergent %s: thread %u waits for %s at %s:%d", waiting->waits_for,
             other->thread, other->waits_for, other->waits_at.file, other->waits_at.line);
 }
 
@@ -365,6 +371,7 @@ void set_up(Worker& w, Launch* launch, unsigned number, bool checked) {
         unsigned lanes = w.threads - i * WARP;
         w.warp[i].now = 1;
         memset(w.warp[i].seen, 0, sizeof(w.warp[i].seen));
+        w.warp[i].shown = 0;
         w.warp[i].lanes = lanes >= WARP ? ~0u : (1u << lanes) - 1;
         w.warp[i].ended = 0;
         w.warp[i].meetings.clear();
@@ -373,6 +380,7 @@ void set_up(Worker& w, Launch* launch, unsigned number, bool checked) {
         barrier.arrived = 0;
         barrier.waiting.clear();
     }
+    reset_async(w);
     w.shared_region.size = launch->shared_bytes;
     // What a kernel finds in shared memory is anything: signalling bytes show where it is used.
     memset(w.shared, 0xf5, launch->shared_bytes);
@@ -398,6 +406,7 @@ void run(Worker& w) {
         }
         if (!progress) return deadlock();
     }
+    if (w.checked) check_ended();
 }
 
 }  // namespace

@@ -1,8 +1,9 @@
 // What is known of every byte of device memory: allocated, written, and by whom last touched. The checked
 // build of the kernels is compiled with -fsanitize=thread, which puts a call before every access; the calls
 // land here instead of in a sanitizer's library.
-#include "context.h"
+#include "async.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <link.h>
@@ -62,36 +63,45 @@ bool in_program(uintptr_t address) {
     return address >= range.low && address < range.high;
 }
 
-// A record of one access: launch 13, block 20, thread 10, time 16, atomic 1, byte mask 4 bits.
-uint64_t record_of(Worker& w, bool atomic, unsigned mask) {
-    uint64_t time = w.warp[w.current->warp].now;
-    return uint64_t(w.launch->number & 0x1fff) << 51 | uint64_t(w.block_number & 0xfffff) << 31 |
-           uint64_t(w.current->thread) << 21 | (time & 0xffff) << 5 | uint64_t(atomic) << 4 | mask;
+/// Who accesses: a thread, or an actor beside the warps as if it were the first thread of a warp of its own,
+/// with what `warp` knows of the others.
+struct Who {
+    unsigned thread, time, warp;
+};
+
+Who current(Worker& w) {
+    Fiber& fiber = *w.current;
+    return {fiber.thread, w.warp[fiber.warp].now, fiber.warp};
 }
-unsigned thread_of(uint64_t record) { return record >> 21 & 0x3ff; }
-bool same_block(uint64_t a, uint64_t b) { return a >> 31 == b >> 31; }
+
+// A record of one access: launch 13, block 19, thread 11, time 16, atomic 1, byte mask 4 bits.
+uint64_t record_of(Worker& w, Who who, bool atomic, unsigned mask) {
+    return uint64_t(w.launch->number & 0x1fff) << 51 | uint64_t(w.block_number & 0x7ffff) << 32 |
+           uint64_t(who.thread) << 21 | uint64_t(who.time & 0xffff) << 5 | uint64_t(atomic) << 4 | mask;
+}
+unsigned thread_of(uint64_t record) { return record >> 21 & 0x7ff; }
+unsigned block_of(uint64_t record) { return record >> 32 & 0x7ffff; }
+bool same_block(uint64_t a, uint64_t b) { return a >> 32 == b >> 32; }
 bool same_warp(uint64_t a, uint64_t b) { return a >> 26 == b >> 26; }
 
-/// True when what `before` tells happened before what the current thread does now.
-bool ordered(Worker& w, uint64_t before, uint64_t now) {
+/// True when what `before` tells happened before what `who` does now.
+bool ordered(Worker& w, uint64_t before, uint64_t now, unsigned own) {
     if (before >> 51 != now >> 51) return true;
-    if (!same_block(before, now)) {
-        unsigned block = before >> 31 & 0xfffff;
-        return w.acquired && __atomic_load_n(&w.launch->published[block], __ATOMIC_ACQUIRE);
-    }
+    if (!same_block(before, now))
+        return w.acquired && __atomic_load_n(&w.launch->published[block_of(before)], __ATOMIC_ACQUIRE);
     if (thread_of(before) == thread_of(now)) return true;
-    unsigned own = w.current->warp, other = thread_of(before) / WARP, time = before >> 5 & 0xffff;
+    unsigned other = thread_of(before) / WARP, time = before >> 5 & 0xffff;
     // Times of a block that synchronises more than 65,535 times wrap; its accesses then count as ordered.
     if (w.warp[own].now > 0xffff) return true;
     return other == own ? time < w.warp[own].now : time <= w.warp[own].seen[other];
 }
 
 /// The other thread of a race, or null.
-const char* race(Worker& w, uint64_t (&records)[3], Access access, unsigned mask, uint64_t& culprit) {
+const char* race(Worker& w, uint64_t (&records)[3], Access access, unsigned mask, Who who, uint64_t& culprit) {
     bool atomic = access == Access::Atomic;
-    uint64_t now = record_of(w, atomic, mask);
+    uint64_t now = record_of(w, who, atomic, mask);
     uint64_t write = __atomic_load_n(&records[0], __ATOMIC_RELAXED);
-    if ((write & mask) && !(atomic && (write >> 4 & 1)) && !ordered(w, write, now)) {
+    if ((write & mask) && !(atomic && (write >> 4 & 1)) && !ordered(w, write, now, who.warp)) {
         culprit = write;
         return access == Access::Read ? "reads what another thread wrote" : "writes what another thread wrote";
     }
@@ -105,7 +115,7 @@ const char* race(Worker& w, uint64_t (&records)[3], Access access, unsigned mask
     }
     uint64_t second = __atomic_load_n(&records[2], __ATOMIC_RELAXED);
     for (uint64_t read : {first, second})
-        if ((read & mask) && !ordered(w, read, now)) {
+        if ((read & mask) && !ordered(w, read, now, who.warp)) {
             culprit = read;
             return "writes what another thread read";
         }
@@ -118,8 +128,23 @@ const char* verb(Access access) {
     return access == Access::Read ? "reads" : access == Access::Write ? "writes" : "updates";
 }
 
-void touch_region(Region& region, const char* kind, uintptr_t address, size_t bytes, Access access, Site site,
-                  const void* from) {
+/// "thread 5 of block 0", or the actor's name.
+struct Name {
+    char text[64];
+
+    explicit Name(uint64_t record) {
+        unsigned thread = thread_of(record);
+        if (thread >= WARP * FIRST_READER)
+            snprintf(text, sizeof(text), "wgmma of warp %u", thread / WARP - FIRST_READER);
+        else if (thread >= WARP * FIRST_COPIER)
+            snprintf(text, sizeof(text), "the copy engine");
+        else
+            snprintf(text, sizeof(text), "thread %u of block %u", thread, block_of(record));
+    }
+};
+
+void touch_region(Region& region, const char* kind, uintptr_t address, size_t bytes, Access access, Who who,
+                  Site site, const void* from) {
     Worker& w = *worker;
     size_t start = address - region.base, end = start + bytes;
     for (size_t granule = start / 4; granule * 4 < end; granule++) {
@@ -136,9 +161,9 @@ void touch_region(Region& region, const char* kind, uintptr_t address, size_t by
         if (access != Access::Read && ((state >> 4) & mask) != mask)
             __atomic_fetch_or(&region.state[granule], static_cast<unsigned char>(mask << 4), __ATOMIC_RELAXED);
         uint64_t culprit = 0;
-        if (const char* what = race(w, region.records[granule], access, mask, culprit))
-            fail_from(from, site, "race: %s with no barrier between (thread %u of block %u), %s memory at offset %zu",
-                      what, thread_of(culprit), unsigned(culprit >> 31 & 0xfffff), kind, start);
+        if (const char* what = race(w, region.records[granule], access, mask, who, culprit))
+            fail_from(from, site, "race: %s with no barrier between (%s), %s memory at offset %zu", what,
+                      Name(culprit).text, kind, start);
     }
 }
 
@@ -149,8 +174,9 @@ void touch(uintptr_t address, size_t bytes, Access access, Site site, const void
     Fiber& fiber = *w.current;
     if (address - reinterpret_cast<uintptr_t>(fiber.stack) < STACK) return;
     if (address - w.shared_region.base < MAX_SHARED)
-        return touch_region(w.shared_region, "shared", address, bytes, access, site, from);
-    if (Region* region = find(address)) return touch_region(*region, "global", address, bytes, access, site, from);
+        return touch_region(w.shared_region, "shared", address, bytes, access, current(w), site, from);
+    if (Region* region = find(address))
+        return touch_region(*region, "global", address, bytes, access, current(w), site, from);
     if (address >= w.params && address + bytes <= w.params + w.params_bytes && access == Access::Read) return;
     if (access == Access::Read && in_program(address)) return;
     fail_from(from, site, "out of bounds: %s %zu bytes at %#zx, which no allocation holds", verb(access), bytes,
@@ -170,6 +196,36 @@ void unwrite(uintptr_t address, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) {
         size_t at = address - region.base + i;
         region.state[at / 4] &= ~(0x10u << at % 4);
+    }
+}
+
+// --- for async.cpp and wgmma.cpp -----------------------------------------------------------------------
+
+void start_write(uintptr_t address, size_t bytes, unsigned actor, unsigned time, Site site) {
+    Worker& w = *worker;
+    touch(address, bytes, Access::Write, site, nullptr);
+    unwrite(address, bytes);
+    uint64_t record = record_of(w, {actor * WARP, time, 0}, false, 15);
+    size_t first = (address - w.shared_region.base) / 4;
+    for (size_t granule = first; granule < first + bytes / 4; granule++) {
+        uint64_t(&records)[3] = w.shared_region.records[granule];
+        records[0] = record, records[1] = records[2] = 0;
+    }
+}
+
+void finish_write(uintptr_t address, size_t bytes) {
+    memset(worker->shared_region.state + (address - worker->shared_region.base) / 4, 0xff, bytes / 4);
+}
+
+void read_as(unsigned warp, unsigned actor, unsigned time, uintptr_t address, size_t bytes, Site site) {
+    Worker& w = *worker;
+    Region& shared = w.shared_region;
+    touch_region(shared, "shared", address, bytes, Access::Read, {actor * WARP, time, warp}, site, nullptr);
+    for (size_t granule = (address - shared.base) / 4; granule * 4 < address - shared.base + bytes; granule++) {
+        uint64_t write = shared.records[granule][0];
+        unsigned writer = thread_of(write) / WARP;
+        if (writer < MAX_WARPS && (write >> 5 & 0xffff) > w.warp[writer].shown)
+            fail(site, "race: wgmma reads what thread %u wrote and did not show it by a fence", thread_of(write));
     }
 }
 

@@ -13,6 +13,7 @@ pub struct Cx {
     device: Device,
     dtype: DType,
     tape: Option<Rc<Tape>>,
+    checkpointing: bool,
 }
 
 impl Cx {
@@ -26,7 +27,7 @@ impl Cx {
                 .at("--dtype")
                 .fix("give f32, bf16 or auto"));
         }
-        Ok(Cx { device, dtype, tape: None })
+        Ok(Cx { device, dtype, tape: None, checkpointing: false })
     }
 
     /// The same without a tape: what is computed is not recorded.
@@ -44,6 +45,27 @@ impl Cx {
         Cx { tape: Some(Rc::default()), ..self.clone() }
     }
 
+    /// The same with a tape for a part of the computation, which differentiates what the present one does.
+    pub fn with_inner_tape(&self) -> Self {
+        Cx { tape: self.tape.clone().map(|tape| Rc::new(Tape::within(tape))), ..self.clone() }
+    }
+
+    /// The same with a tape for a part of the computation that `gradients` belong to, computed again.
+    pub fn with_tape_within(&self, gradients: &Gradients) -> Self {
+        Cx { tape: Some(Rc::new(Tape::within(gradients.tape().clone()))), ..self.clone() }
+    }
+
+    /// The same, recomputing in the backward pass what `ops::checkpoint` wraps instead of
+    /// keeping it.
+    pub fn with_checkpointing(&self, checkpointing: bool) -> Self {
+        Cx { checkpointing, ..self.clone() }
+    }
+
+    /// True when blocks are recomputed in the backward pass.
+    pub fn checkpointing(&self) -> bool {
+        self.checkpointing && self.tape.is_some()
+    }
+
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -53,8 +75,8 @@ impl Cx {
         self.dtype
     }
 
-    pub fn tape(&self) -> Option<&Tape> {
-        self.tape.as_deref()
+    pub fn tape(&self) -> Option<&Rc<Tape>> {
+        self.tape.as_ref()
     }
 
     /// Activation memory for an op's result.
@@ -64,7 +86,8 @@ impl Cx {
 
     /// True when an op must record its backward for these inputs.
     pub fn tracks(&self, inputs: &[&Tensor]) -> bool {
-        self.tape.is_some() && inputs.iter().any(|input| input.node().is_some())
+        let Some(tape) = &self.tape else { return false };
+        inputs.iter().any(|input| input.node().is_some_and(|node| tape.tracks(node)))
     }
 
     /// Records `backward` for `result` if any of `inputs` is differentiated, and returns the result as

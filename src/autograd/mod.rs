@@ -7,4 +7,4 @@ mod context;
 mod tape;
 
 pub use context::Cx;
-pub use tape::{Gradients, Tape};
+pub use tape::{Gradients, Tape, variable};

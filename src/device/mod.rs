@@ -78,7 +78,8 @@ impl Device {
 
     #[cfg(feature = "emulator")]
     fn open_emulator() -> Result<Self> {
-        Ok(gpu::emulator::open(gpu::emulator::Options::default()))
+        let path = gpu::ArchPath::from_environment()?;
+        Ok(gpu::emulator::open(gpu::emulator::Options { path, ..Default::default() }))
     }
 
     #[cfg(not(feature = "emulator"))]

@@ -1,6 +1,9 @@
 //! What a convolution or a linear layer does to its sums before it writes them.
 
-use super::Activation;
+use super::elementwise::{combine, pointwise};
+use super::sums::column_sums;
+use super::{Accumulate, Activation, Cx};
+use crate::autograd::Gradients;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
 
@@ -61,5 +64,62 @@ impl<'a> Epilogue<'a> {
         } else {
             Err(Error::internal(format!("an epilogue does not fit a result {result}: {self:?}")))
         }
+    }
+}
+
+impl<'a> Epilogue<'a> {
+    /// Without what comes after the bias: the sums that an activation's derivative is taken at.
+    pub(super) fn linear_part(&self) -> Self {
+        Epilogue { bias: self.bias, per_image: self.per_image, ..Self::default() }
+    }
+
+    /// The rest of the epilogue on `sums`, op by op: training keeps the sums, inference never has them.
+    pub(super) fn finish_sums(&self, cx: &Cx, sums: &Tensor) -> Result<Tensor> {
+        let active = pointwise(cx, sums, self.activation)?;
+        match (self.residual, self.scale) {
+            (None, 1.0) => Ok(active),
+            (None, scale) => combine(cx, &[(scale, &active)], 0.0),
+            (Some(residual), scale) => combine(cx, &[(scale, &active), (1.0, residual)], 0.0),
+        }
+    }
+
+    /// The same with its own handles to the tensors.
+    pub(super) fn owned(self) -> OwnedEpilogue {
+        OwnedEpilogue {
+            bias: self.bias.cloned(),
+            per_image: self.per_image.cloned(),
+            scale: self.scale,
+            residual: self.residual.cloned(),
+        }
+    }
+}
+
+/// What a backward keeps of an [`Epilogue`] without an activation.
+#[derive(Clone, Debug)]
+pub struct OwnedEpilogue {
+    bias: Option<Tensor>,
+    per_image: Option<Tensor>,
+    pub scale: f32,
+    residual: Option<Tensor>,
+}
+
+impl OwnedEpilogue {
+    /// Gradients of bias, per-image rows and residual from that of the result, [N, ..., O].
+    pub fn backward(&self, cx: &Cx, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        if let Some(residual) = &self.residual {
+            gradients.add(cx, residual, gradient.clone())?;
+        }
+        if let Some(rows) = &self.per_image
+            && gradients.wants(rows)
+        {
+            let sums = column_sums(cx, gradient, rows.shape()[0], self.scale, rows.dtype())?;
+            gradients.add(cx, rows, sums)?;
+        }
+        if let Some(bias) = &self.bias
+            && gradients.wants(bias)
+        {
+            gradients.add(cx, bias, column_sums(cx, gradient, 1, self.scale, bias.dtype())?)?;
+        }
+        Ok(())
     }
 }

@@ -4,11 +4,15 @@
 //! Images are [N, H, W, C], token matrices [N, L, C]. Concatenation along C is a list of [`Segments`] that
 //! ops read in place.
 
+mod accumulate;
 mod activation;
+mod checkpoint;
 mod epilogue;
 mod gpu;
 pub(crate) mod host;
 mod segments;
+mod specialised;
+mod weights;
 
 pub mod adapter_gate;
 pub mod attention;
@@ -22,11 +26,15 @@ pub mod layer_norm;
 pub mod linear;
 pub mod pixel_unshuffle;
 pub mod resize;
+pub mod sums;
 pub mod tiles;
 pub mod wavelet;
 pub mod window_attention;
 
 pub use crate::autograd::Cx;
+pub use accumulate::{Accumulate, sum};
 pub use activation::Activation;
-pub use epilogue::Epilogue;
-pub use segments::{Segment, Segments};
+pub use checkpoint::checkpoint;
+pub use epilogue::{Epilogue, OwnedEpilogue};
+pub use segments::{OwnedSegments, Segment, Segments};
+pub use weights::overwrite;

@@ -41,6 +41,11 @@ impl<'a> Segments<'a> {
         self.parts.iter().flat_map(|part| std::iter::once(part.tensor).chain(part.plus)).collect()
     }
 
+    /// The same with its own handles to the tensors.
+    pub fn owned(&self) -> OwnedSegments {
+        OwnedSegments(self.parts.iter().map(|part| (part.tensor.clone(), part.plus.cloned())).collect())
+    }
+
     /// The element type of every part.
     ///
     /// # Errors
@@ -69,5 +74,17 @@ impl<'a> Segments<'a> {
             channels += shape[3];
         }
         Ok([n, h, w, channels])
+    }
+}
+
+/// [`Segments`] that own their tensors: what a backward keeps.
+#[derive(Clone, Debug)]
+pub struct OwnedSegments(Vec<(Tensor, Option<Tensor>)>);
+
+impl OwnedSegments {
+    pub fn view(&self) -> Segments<'_> {
+        Segments {
+            parts: self.0.iter().map(|(tensor, plus)| Segment { tensor, plus: plus.as_ref() }).collect(),
+        }
     }
 }

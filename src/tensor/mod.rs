@@ -110,6 +110,30 @@ impl Tensor {
             .map_err(|_| Error::internal("tensor is not aligned"))
     }
 
+    /// True when nobody else holds the memory, so that it may be written.
+    pub fn is_unshared(&mut self) -> bool {
+        self.offset == 0 && Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// The elements for writing in place, when nobody else holds the memory: sums of gradients, and weights
+    /// between two steps of a training.
+    pub fn host_mut<T: Element>(&mut self) -> Result<&mut [T]> {
+        let count = self.shape.count() * T::DTYPE.size();
+        if T::DTYPE != self.dtype || self.offset != 0 {
+            return Err(Error::internal(format!("a tensor of {} cannot be written", self.dtype.name())));
+        }
+        let storage = Arc::get_mut(&mut self.storage)
+            .ok_or_else(|| Error::internal("a tensor that others hold is written"))?;
+        let bytes = storage.host_mut().ok_or_else(|| Error::internal("tensor is not in host memory"))?;
+        bytemuck::try_cast_slice_mut(&mut bytes[..count])
+            .map_err(|_| Error::internal("tensor is not aligned"))
+    }
+
+    /// The same memory, known to be a constant.
+    pub fn detached(&self) -> Self {
+        self.with_node(None)
+    }
+
     /// A copy of the elements as f32 on the host, row-major.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         if self.device().is_plan() {
@@ -149,7 +173,13 @@ impl Tensor {
     }
 
     /// Rows `start..start + count` of the slowest axis, sharing the memory.
+    ///
+    /// # Errors
+    /// There are fewer rows, or the tensor is a value of a tape: its gradient would be lost.
     pub fn narrow(&self, start: usize, count: usize) -> Result<Self> {
+        if self.node.is_some() {
+            return Err(Error::internal("rows of a value that is differentiated"));
+        }
         let whole = self.shape.first().copied().unwrap_or(0);
         if start + count > whole {
             return Err(Error::internal(format!("rows {start}..{} of {}", start + count, self.shape)));
@@ -170,9 +200,12 @@ impl Tensor {
     /// `shape` elements from element `start` on, sharing the memory.
     ///
     /// # Errors
-    /// They leave the tensor.
+    /// They leave the tensor, or it is a value of a tape: its gradient would be lost.
     pub fn slice(&self, start: usize, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();
+        if self.node.is_some() {
+            return Err(Error::internal("a piece of a value that is differentiated"));
+        }
         if start + shape.count() > self.shape.count() {
             return Err(Error::internal(format!("{shape} from {start} on, of {}", self.shape)));
         }

@@ -67,6 +67,89 @@ impl Case {
     }
 }
 
+/// The gradients of q, k and v, one behind the other.
+fn gradients(cx: &Cx, case: &Case, values: &[Vec<f32>; 3], dtype: DType) -> Tensor {
+    let cx = cx.with_tape();
+    let tape = cx.tape().unwrap();
+    let rows = |i: usize| if i == 0 { case.l } else { case.m };
+    let on = |values: &[f32], rows, row| upload(cx.device(), values, [case.n, rows, row], dtype);
+    let operands = [0, 1, 2].map(|i| tape.variable(&on(&values[i], rows(i), case.row())));
+    let heads = [0, 1, 2].map(|i| Heads::new(&operands[i], case.margin));
+    let result = attention(&cx, heads.into(), case.heads, case.width, case.causal).unwrap();
+    let all = case.heads * case.width;
+    let seed = rounded(&random(4, case.n * case.l * all), dtype);
+    let found = tape.backward(&cx, vec![(&result, on(&seed, case.l, all))]).unwrap();
+    let found = operands.each_ref().map(|operand| {
+        let gradient = found.of(operand).unwrap();
+        assert_eq!((gradient.shape(), gradient.dtype()), (operand.shape(), dtype));
+        gradient.to_f32().unwrap()
+    });
+    let joined = found.concat();
+    upload(cx.device(), &joined, [joined.len()], DType::F32)
+}
+
+impl Case {
+    /// The weights, their slopes, the result that enters these and the gradients themselves are rounded to the
+    /// element type once each; the slopes are differences, which doubles what they inherit. All is relative to
+    /// the largest gradient of any operand.
+    fn check_gradients(&self, dtype: DType) {
+        let values = self.values(dtype);
+        let wanted = gradients(&oracle(), self, &values, DType::F32).to_f32().unwrap();
+        let largest = wanted.iter().fold(0f32, |a, b| a.max(b.abs()));
+        let got = on_all(dtype, |cx| gradients(cx, self, &values, dtype));
+        let length = 6 * self.slack(dtype) as usize + self.l.max(self.m);
+        assert_close(&format!("gradients, {self:?}"), &got, &wanted, dtype, length, largest);
+    }
+}
+
+#[test]
+fn gradients_of_every_length() {
+    for dtype in DTYPES {
+        for (l, m) in [(1, 1), (3, 77), (65, 33), (77, 140)] {
+            Case { n: 1 + l % 2, l, m, heads: 1 + m % 2, ..CASE }.check_gradients(dtype);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_every_width_and_mask() {
+    for dtype in DTYPES {
+        for (width, margin) in [(5, 0), (8, 8), (64, 4)] {
+            Case { l: 40, m: 70, heads: 2, width, margin, ..CASE }.check_gradients(dtype);
+        }
+        for width in [72, 130] {
+            Case { l: 7, m: 10, width, ..CASE }.check_gradients(dtype);
+        }
+        for (l, width) in [(1, 64), (140, 64), (70, 7)] {
+            Case { l, m: l, heads: 2, width, causal: true, ..CASE }.check_gradients(dtype);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_the_autoencoders_head() {
+    for dtype in [DType::F16, DType::BF16] {
+        Case { l: 66, m: 130, width: 512, ..CASE }.check_gradients(dtype);
+        Case { n: 2, l: 67, m: 67, heads: 2, width: 136, causal: true, margin: 8, ..CASE }
+            .check_gradients(dtype);
+    }
+}
+
+#[test]
+fn gradients_of_large_scores() {
+    for dtype in DTYPES {
+        Case { l: 70, m: 140, sharpness: 20.0, ..CASE }.check_gradients(dtype);
+    }
+}
+
+#[test]
+fn gradients_in_blocks_of_either_size() {
+    for dtype in [DType::F16, DType::BF16] {
+        Case { n: 3, l: 150, m: 77, heads: 3, ..CASE }.check_gradients(dtype);
+        Case { l: 140, m: 140, heads: 2, causal: true, ..CASE }.check_gradients(dtype);
+    }
+}
+
 #[test]
 fn lengths_of_every_kind() {
     for dtype in DTYPES {
@@ -79,9 +162,16 @@ fn lengths_of_every_kind() {
 #[test]
 fn widths_of_every_kernel() {
     for dtype in DTYPES {
-        for width in [1, 5, 8, 24, 64, 72, 128, 136, 200] {
+        for width in [1, 5, 8, 24, 64] {
             Case { l: 70, m: 70, heads: 2, width, ..CASE }.check(dtype);
         }
+        for width in [72, 128, 136, 200] {
+            Case { l: 9, m: 70, width, ..CASE }.check(dtype);
+        }
+    }
+    // f32 has no kernel of its own for wide heads.
+    Case { l: 3, m: 66, width: 512, ..CASE }.check(DType::F32);
+    for dtype in [DType::F16, DType::BF16] {
         Case { l: 65, m: 129, width: 512, ..CASE }.check(dtype);
     }
 }

@@ -32,7 +32,7 @@ struct Case {
 
 impl Case {
     fn new(order: Order, out: Option<f32>) -> Self {
-        let device = emulator::open(Options { check: true, order });
+        let device = emulator::open(Options { check: true, order, ..Options::default() });
         let input = upload(&device, &random(1, COUNT), [COUNT], DType::F32);
         let counter = upload(&device, &[0.0], [1], DType::F32);
         let mut made = TensorMut::allocate(&device, [COUNT], DType::F32, Purpose::Activation).unwrap();

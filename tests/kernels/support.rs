@@ -17,12 +17,26 @@ pub fn devices() -> &'static [Device] {
 
 /// The same, opened for one test: what it counts or records is its own.
 pub fn own_devices() -> Vec<Device> {
-    match std::env::var("TASR_TEST_DEVICE") {
-        Ok(name) if name != "emulator" => vec![Device::open(&name).unwrap()],
-        _ => [Order::Ascending, Order::Descending, Order::Shuffled]
-            .map(|order| emulator::open(Options { order, ..Options::default() }))
-            .into(),
-    }
+    test_gpu().map_or_else(|| emulators((8, 0)), |name| vec![Device::open(&name).unwrap()])
+}
+
+/// The same as sm_90a, whose kernels only some plans choose; none where a GPU is tested that is another.
+pub fn hopper_devices() -> &'static [Device] {
+    static DEVICES: OnceLock<Vec<Device>> = OnceLock::new();
+    DEVICES.get_or_init(|| match test_gpu() {
+        None => emulators((9, 0)),
+        Some(_) => devices().iter().filter(|d| gpu(d).info().capability == (9, 0)).cloned().collect(),
+    })
+}
+
+fn test_gpu() -> Option<String> {
+    std::env::var("TASR_TEST_DEVICE").ok().filter(|name| name != "emulator")
+}
+
+fn emulators(capability: (i32, i32)) -> Vec<Device> {
+    [Order::Ascending, Order::Descending, Order::Shuffled]
+        .map(|order| emulator::open(Options { order, capability, ..Options::default() }))
+        .into()
 }
 
 pub fn gpu(device: &Device) -> &tasr::device::Gpu {
@@ -102,8 +116,19 @@ pub fn assert_close(name: &str, got: &[f32], wanted: &[f32], dtype: DType, lengt
 /// Runs `case` on every device: all must give the same bits. Returns them.
 #[track_caller]
 pub fn on_all(dtype: DType, case: impl Fn(&Cx) -> Tensor) -> Vec<f32> {
+    on_each(devices(), dtype, case).unwrap()
+}
+
+/// The same on sm_90a; nothing where a GPU is tested that is another.
+#[track_caller]
+pub fn on_hopper(dtype: DType, case: impl Fn(&Cx) -> Tensor) -> Option<Vec<f32>> {
+    on_each(hopper_devices(), dtype, case)
+}
+
+#[track_caller]
+fn on_each(devices: &[Device], dtype: DType, case: impl Fn(&Cx) -> Tensor) -> Option<Vec<f32>> {
     let mut first: Option<Vec<f32>> = None;
-    for device in devices() {
+    for device in devices {
         let cx = Cx::new(device.clone(), dtype).unwrap();
         let got = case(&cx).to_f32().unwrap();
         if let Some(before) = &first {
@@ -112,7 +137,7 @@ pub fn on_all(dtype: DType, case: impl Fn(&Cx) -> Tensor) -> Vec<f32> {
         }
         first.get_or_insert(got);
     }
-    first.unwrap()
+    first
 }
 
 /// The CPU's context, the oracle.

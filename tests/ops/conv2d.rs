@@ -8,7 +8,7 @@ use tasr::ops::{Activation, Epilogue, Segment, Segments};
 use tasr::tensor::Tensor;
 
 use crate::support::oracle::conv as oracle;
-use crate::support::{Array, Random, Trial, run};
+use crate::support::{Array, Random, Trial, check_gradients, run};
 
 /// Rows of the epilogue's addition to each image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,12 +123,13 @@ impl Case {
     fn on_device(&self, cx: &Cx, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut rest = inputs.iter();
         let mut next = |given: bool| if given { rest.next() } else { None };
-        let weight = next(true).expect("a weight").to_f32()?;
+        let master = next(true).expect("a weight");
         let sizes = [self.o, self.channels(), self.kernel, self.kernel];
         let weight = match self.large {
-            true => ConvWeight::pack_for_large(cx, &weight, sizes)?,
-            false => ConvWeight::pack(cx, &weight, sizes)?,
+            true => ConvWeight::pack_for_large(cx, &master.to_f32()?, sizes)?,
+            false => ConvWeight::pack(cx, &master.to_f32()?, sizes)?,
         };
+        let weight = weight.with_node(master.node());
         let parts = self.parts.iter().map(|&(_, sum)| {
             let tensor = next(true).expect("a segment");
             Segment { tensor, plus: next(sum) }
@@ -183,6 +184,12 @@ impl Case {
         let trial =
             Trial::new(format!("{self:?}"), self.inputs(&mut Random::new(seed)), terms).magnified(rounded);
         run(&trial, |cx, inputs| self.on_device(cx, inputs), |inputs| self.in_oracle(inputs));
+    }
+
+    fn check_gradients(&self, seed: u64) {
+        let terms = (self.channels() * self.kernel * self.kernel).max(self.n * self.h * self.w);
+        let trial = Trial::new(format!("{self:?}"), self.inputs(&mut Random::new(seed)), terms);
+        check_gradients(&trial, |cx, inputs| self.on_device(cx, inputs), |inputs| self.in_oracle(inputs));
     }
 }
 
@@ -348,6 +355,77 @@ fn random_convolutions() {
         };
         case.check(round);
     }
+}
+
+#[test]
+fn gradients_of_every_method_kernel_and_stride() {
+    for (i, (c, o)) in METHODS.into_iter().enumerate() {
+        let seed = i as u64;
+        for size in [[1, 1, 1], [2, 5, 4], [2, 3, 7]] {
+            Case::new(size, c, o, 1).check_gradients(seed);
+            Case::new(size, c, o, 3).full().check_gradients(seed);
+        }
+        for padding in [Padding::Same, Padding::RightBelow] {
+            for (stride, upsample) in [(2, false), (1, true), (2, true), (1, false)] {
+                let case = Case { stride, padding, upsample, ..Case::new([2, 4, 5], c, o, 3) };
+                case.check_gradients(seed);
+                case.full().check_gradients(seed);
+            }
+        }
+        Case { stride: 2, ..Case::new([2, 5, 4], c, o, 1) }.full().check_gradients(seed);
+        Case { upsample: true, ..Case::new([2, 5, 4], c, o, 1) }.full().check_gradients(seed);
+    }
+}
+
+#[test]
+fn gradients_of_each_part_of_the_epilogue_and_of_segments() {
+    let base = Case::new([2, 3, 5], 9, 11, 3);
+    for case in [
+        Case { bias: true, per_image: PerImage::Own, ..base.clone() },
+        Case { per_image: PerImage::Common, scale: Some(-1.5), ..base.clone() },
+        Case { residual: true, scale: Some(0.5), ..base.clone() },
+        Case { activation: Activation::Silu, prologue: Some(Activation::Relu), ..base.clone() },
+        Case {
+            activation: Activation::Gelu,
+            prologue: Some(Activation::None),
+            residual: true,
+            ..base.clone()
+        },
+        Case { parts: vec![(5, false), (3, true)], ..base.clone() },
+        Case { parts: vec![(2, false), (4, true), (1, false)], ..base }.full(),
+    ] {
+        case.check_gradients(1);
+        Case { kernel: 1, ..case }.check_gradients(2);
+    }
+    // A 1x1 convolution over plain segments is one product per segment.
+    Case { parts: vec![(7, false), (1, false)], bias: true, ..Case::new([3, 2, 5], 0, 21, 1) }
+        .check_gradients(5);
+}
+
+#[test]
+fn gradients_of_images_larger_than_a_chunk_and_of_images_that_share_one() {
+    for (c, o) in [(3, 2), (17, 9), (5, 9)] {
+        for size in [[1, 83, 61], [1, 2, 4200], [3, 9, 8], [3, 45, 40]] {
+            Case::new(size, c, o, 3).full().check_gradients(1);
+        }
+        let halved = Case { stride: 2, padding: Padding::RightBelow, ..Case::new([1, 150, 63], c, o, 3) };
+        halved.check_gradients(2);
+        Case { upsample: true, ..Case::new([1, 37, 29], c, o, 3) }.check_gradients(3);
+    }
+}
+
+#[test]
+fn gradients_of_what_is_packed_for_large_images() {
+    let large = |size, c, o| Case { large: true, ..Case::new(size, c, o, 3) };
+    for size in [[1, 2, 2], [2, 4, 6], [3, 8, 10]] {
+        large(size, 24, 16).full().check_gradients(1);
+        large(size, 17, 11).full().check_gradients(2);
+    }
+    large([1, 70, 60], 24, 16).check_gradients(4);
+    Case { upsample: true, ..large([2, 4, 3], 24, 32) }.full().check_gradients(5);
+    Case { parts: vec![(7, false), (13, true), (4, false)], ..large([2, 6, 4], 0, 24) }
+        .full()
+        .check_gradients(6);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use tasr::ops::layer_norm::layer_norm;
 
 use crate::support::oracle::norm as oracle;
-use crate::support::{Random, Trial, run};
+use crate::support::{Array, Random, Trial, check_gradients, run};
+use tasr::autograd::Cx;
+use tasr::tensor::Tensor;
 
 #[test]
 fn rows_of_every_length() {
@@ -26,10 +28,13 @@ fn rows_of_every_length() {
         ];
         // Two close values in a short row differ by little: their rounding is magnified.
         let magnification: f64 = if c == 2 { 100.0 } else { 4.0 * offset };
-        run(
-            &Trial::new(format!("layer_norm {shape:?}"), inputs, c).magnified(magnification),
-            |cx, inputs| Ok(vec![layer_norm(cx, &inputs[0], &inputs[1], &inputs[2], 1e-5)?]),
-            |inputs| vec![oracle::layer_norm(&inputs[0], &inputs[1], &inputs[2], f64::from(1e-5f32))],
-        );
+        let trial = Trial::new(format!("layer_norm {shape:?}"), inputs, c).magnified(magnification);
+        let op =
+            |cx: &Cx, inputs: &[Tensor]| Ok(vec![layer_norm(cx, &inputs[0], &inputs[1], &inputs[2], 1e-5)?]);
+        let oracle = |inputs: &[Array]| {
+            vec![oracle::layer_norm(&inputs[0], &inputs[1], &inputs[2], f64::from(1e-5f32))]
+        };
+        run(&trial, op, oracle);
+        check_gradients(&trial, op, oracle);
     }
 }

@@ -4,7 +4,23 @@ use tasr::ops::linear::{LinearWeight, linear, linear_geglu};
 use tasr::ops::{Activation, Epilogue};
 
 use crate::support::oracle::{conv, linear as oracle};
-use crate::support::{Random, Trial, run};
+use crate::support::{Array, Random, Trial, check_gradients, run};
+use tasr::autograd::Cx;
+use tasr::error::Result;
+use tasr::tensor::Tensor;
+
+/// Runs a trial, and its gradients where they are asked for.
+fn check_both(
+    trial: &Trial,
+    gradients: bool,
+    op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
+    oracle: impl Fn(&[Array]) -> Vec<Array>,
+) {
+    run(trial, &op, &oracle);
+    if gradients {
+        check_gradients(trial, &op, &oracle);
+    }
+}
 
 /// x `rows` + [K] -> rows + [O], with every part of the epilogue if `full`.
 fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Activation, full: bool) {
@@ -18,10 +34,12 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
         ]);
     }
     let scale = if full { 0.7f32 } else { 1.0 };
-    run(
-        &Trial::new(format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}"), inputs, k),
+    let trial = Trial::new(format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}"), inputs, k);
+    check_both(
+        &trial,
+        rows.iter().product::<usize>() * k * o < 20_000,
         |cx, inputs| {
-            let weight = LinearWeight::pack(cx, &inputs[1].to_f32()?, [o, k])?;
+            let weight = LinearWeight::pack(cx, &inputs[1].to_f32()?, [o, k])?.with_node(inputs[1].node());
             let epilogue = Epilogue {
                 bias: inputs.get(2),
                 per_image: inputs.get(3),
@@ -85,11 +103,14 @@ fn gated_gelu() {
             random.array(&[2 * half, k]),
             random.array(&[2 * half]).plain(),
         ];
-        run(
-            &Trial::new(format!("linear_geglu {rows:?} {k} -> {half}"), inputs, k).magnified(2.0),
+        let trial = Trial::new(format!("linear_geglu {rows:?} {k} -> {half}"), inputs, k.max(rows[1]));
+        check_both(
+            &trial.magnified(2.0),
+            rows[1] < 100,
             |cx, inputs| {
                 let [x, weight, bias] = inputs else { unreachable!() };
-                let weight = LinearWeight::pack(cx, &weight.to_f32()?, [2 * half, k])?;
+                let weight =
+                    LinearWeight::pack(cx, &weight.to_f32()?, [2 * half, k])?.with_node(weight.node());
                 Ok(vec![linear_geglu(cx, x, &weight, bias)?])
             },
             |inputs| {

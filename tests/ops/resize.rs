@@ -3,14 +3,19 @@
 use tasr::ops::resize::resize_bicubic;
 
 use crate::support::oracle::image as oracle;
-use crate::support::{Random, Trial, run};
+use crate::support::{Array, Random, Trial, check_gradients, run};
+use tasr::autograd::Cx;
+use tasr::tensor::Tensor;
 
 fn check(random: &mut Random, shape: [usize; 4], h: usize, w: usize) {
-    run(
-        &Trial::new(format!("resize {shape:?} to {h} x {w}"), vec![random.array(&shape).plain()], 16),
-        |cx, inputs| Ok(vec![resize_bicubic(cx, &inputs[0], h, w)?]),
-        |inputs| vec![oracle::resize_bicubic(&inputs[0], h, w)],
-    );
+    let inputs = vec![random.array(&shape).plain()];
+    let trial = Trial::new(format!("resize {shape:?} to {h} x {w}"), inputs, 16);
+    let op = |cx: &Cx, inputs: &[Tensor]| Ok(vec![resize_bicubic(cx, &inputs[0], h, w)?]);
+    let oracle = |inputs: &[Array]| vec![oracle::resize_bicubic(&inputs[0], h, w)];
+    run(&trial, op, oracle);
+    if h * w * shape[1] * shape[2] < 40_000 {
+        check_gradients(&trial, op, oracle);
+    }
 }
 
 #[test]

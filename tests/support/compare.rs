@@ -24,6 +24,11 @@ impl Tolerance {
         Tolerance(2.0 * half_unit + 2f64.powi(-24) * (16.0 + 2.0 * (terms as f64).sqrt()))
     }
 
+    /// The relative error itself.
+    pub fn relative(self) -> f64 {
+        self.0
+    }
+
     /// For a computation that magnifies the rounding of its inputs `factor` times.
     pub fn magnified(self, factor: f64) -> Self {
         Tolerance(self.0 * factor.max(1.0))

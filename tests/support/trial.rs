@@ -15,12 +15,12 @@ use super::{Array, Tolerance, compare};
 /// What is tried, and how exact it has to be.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    name: String,
-    inputs: Vec<Array>,
+    pub name: String,
+    pub inputs: Vec<Array>,
     /// products in the longest sum
-    terms: usize,
+    pub terms: usize,
     /// how much the computation magnifies the rounding of its inputs
-    magnification: f64,
+    pub magnification: f64,
 }
 
 impl Trial {
@@ -34,7 +34,7 @@ impl Trial {
 }
 
 /// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
-fn targets() -> (String, Vec<DType>) {
+pub fn targets() -> (String, Vec<DType>) {
     let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     let dtypes = if device == "cpu" {
         vec![DType::F32, DType::BF16]
@@ -44,7 +44,7 @@ fn targets() -> (String, Vec<DType>) {
     (device, dtypes)
 }
 
-fn upload(cx: &Cx, inputs: &[Array]) -> Result<Vec<Tensor>> {
+pub fn upload(cx: &Cx, inputs: &[Array]) -> Result<Vec<Tensor>> {
     let one = |input: &Array| {
         let tensor = Tensor::from_f32(cx.device(), &input.to_f32(), shape(&input.shape))?;
         if input.stored == Stored::Plain { Ok(tensor) } else { cast(cx, &tensor, cx.dtype()) }
@@ -59,7 +59,7 @@ fn download(results: &[Tensor]) -> Result<Vec<Found>> {
     results.iter().map(|result| Ok((result.shape().to_vec(), result.to_f32()?))).collect()
 }
 
-fn pool(threads: usize) -> &'static ThreadPool {
+pub fn pool(threads: usize) -> &'static ThreadPool {
     static POOLS: [OnceLock<ThreadPool>; 2] = [OnceLock::new(), OnceLock::new()];
     POOLS[usize::from(threads > 1)]
         .get_or_init(|| ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool"))

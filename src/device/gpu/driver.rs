@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::kernels::Kernel;
+use super::tensor_map::{TensorMap, Tiling};
 use crate::error::Result;
 
 /// The shape of a launch.
@@ -51,6 +52,9 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
     /// True when `kernel` exists for this device's architecture.
     fn has(&self, kernel: Kernel) -> bool;
+
+    /// Encodes what TMA is to copy.
+    fn tensor_map(&self, tiling: &Tiling) -> Result<TensorMap>;
 
     /// A slab of at least `bytes`, 256-byte aligned.
     fn allocate(&self, bytes: usize) -> Result<u64>;

@@ -14,9 +14,11 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::Gpu;
+use super::arch_path::fits;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
+use super::tensor_map::{ROW_BYTES, TensorMap, Tiling};
+use super::{ArchPath, Gpu};
 use crate::device::Device;
 use crate::device::cpu::HostBytes;
 use crate::error::{Error, Result};
@@ -82,19 +84,24 @@ pub enum Order {
 pub struct Options {
     pub check: bool,
     pub order: Order,
+    /// The compute capability to have: (8, 0), or (9, 0) for the kernels of sm_90a.
+    pub capability: (i32, i32),
+    pub path: ArchPath,
 }
 
 impl Default for Options {
-    /// Checked unless TASR_EMULATOR_CHECK is 0, in ascending order.
+    /// Checked unless TASR_EMULATOR_CHECK is 0, in ascending order, as sm_80 unless TASR_EMULATOR_ARCH is sm90.
     fn default() -> Self {
         let check = std::env::var_os("TASR_EMULATOR_CHECK").is_none_or(|value| value != "0");
-        Options { check, order: Order::Ascending }
+        let hopper = std::env::var_os("TASR_EMULATOR_ARCH").is_some_and(|value| value == "sm90");
+        let capability = if hopper { (9, 0) } else { (8, 0) };
+        Options { check, order: Order::Ascending, capability, path: ArchPath::Best }
     }
 }
 
 /// A device that emulates one.
 pub fn open(options: Options) -> Device {
-    Device::Gpu(Arc::new(Gpu::new(Box::new(Emulator::new(options)))))
+    Device::Gpu(Arc::new(Gpu::new(Box::new(Emulator::new(options)), options.path)))
 }
 
 struct Emulator {
@@ -122,7 +129,7 @@ impl Emulator {
         let info = GpuInfo {
             ordinal: 0,
             name: format!("kernel emulator{}", if options.check { ", checked" } else { "" }),
-            capability: (8, 0),
+            capability: options.capability,
             memory: usize::MAX >> 20 << 20,
             driver: (13, 0),
             multiprocessors: rayon::current_num_threads() as u32,
@@ -165,7 +172,13 @@ impl Driver for Emulator {
     }
 
     fn has(&self, kernel: Kernel) -> bool {
+        let made_for = kernel.architectures();
         kernel.0 < self.entries.len()
+            && (made_for.is_empty() || made_for.iter().any(|name| fits(name, &self.info).is_some()))
+    }
+
+    fn tensor_map(&self, tiling: &Tiling) -> Result<TensorMap> {
+        Ok(encode(tiling))
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
@@ -357,6 +370,41 @@ impl Driver for Emulator {
     fn synchronize(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// Mirrors EncodedMap in kernels/emulator/async.h.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct EncodedMap {
+    mark: u64,
+    base: u64,
+    stride: [u64; 4],
+    dims: [u32; 5],
+    size: [u32; 5],
+    rank: u32,
+    element_bytes: u32,
+    swizzle: u32,
+    unused: [u32; 7],
+}
+const _: () = assert!(size_of::<EncodedMap>() == 128);
+
+/// The map that the emulated TMA reads.
+fn encode(tiling: &Tiling) -> TensorMap {
+    let mut map = EncodedMap {
+        mark: 0x7061_6d5f_726e_7374,
+        base: tiling.address,
+        stride: [0; 4],
+        dims: [1; 5],
+        size: [1; 5],
+        rank: tiling.dims.len() as u32,
+        element_bytes: tiling.dtype.size() as u32,
+        swizzle: ROW_BYTES as u32,
+        unused: [0; 7],
+    };
+    map.stride.iter_mut().zip(&tiling.strides).for_each(|(to, &from)| *to = from);
+    map.dims.iter_mut().zip(&tiling.dims).for_each(|(to, &from)| *to = from as u32);
+    map.size.iter_mut().zip(&tiling.size).for_each(|(to, &from)| *to = from);
+    TensorMap(bytemuck::cast(map))
 }
 
 /// File and line of the code before a return address.

@@ -11,6 +11,16 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         NAMES[self.0]
     }
+
+    /// The only architectures that it is for; empty for all.
+    pub(super) fn architectures(self) -> &'static [&'static str] {
+        let mut end = 0;
+        let module = MODULES.iter().find(|module| {
+            end += module.kernels;
+            self.0 < end
+        });
+        module.map_or(&[], |module| module.architectures)
+    }
 }
 
 /// Kernels that differ in the element type only.

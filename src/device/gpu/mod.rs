@@ -1,6 +1,7 @@
 //! GPUs: memory in slabs, kernels with handles resolved once, launches. One `Gpu` type serves the real device
 //! and the emulator, which differ in their [`Driver`] only.
 
+mod arch_path;
 mod counts;
 pub mod cuda;
 mod driver;
@@ -8,6 +9,7 @@ mod driver;
 pub mod emulator;
 pub mod kernels;
 mod replay;
+pub mod tensor_map;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,11 +17,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
+pub use arch_path::ArchPath;
 pub use counts::Counts;
 use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
 pub use replay::Replay;
+use tensor_map::{Boxes, TensorMap};
 
 /// Spans of one purpose over slabs of the device.
 #[derive(Debug, Default)]
@@ -32,6 +36,7 @@ struct Pool {
 #[derive(Debug)]
 pub struct Gpu {
     driver: Box<dyn Driver>,
+    path: ArchPath,
     weights: Mutex<Pool>,
     activations: Mutex<Pool>,
     counters: Mutex<Counters>,
@@ -49,9 +54,10 @@ struct Counters {
 }
 
 impl Gpu {
-    pub fn new(driver: Box<dyn Driver>) -> Self {
+    pub fn new(driver: Box<dyn Driver>, path: ArchPath) -> Self {
         Gpu {
             driver,
+            path,
             weights: Mutex::default(),
             activations: Mutex::default(),
             counters: Mutex::default(),
@@ -67,8 +73,9 @@ impl Gpu {
     /// GPU, architecture, memory, driver and kernels in a few lines.
     pub fn describe(&self) -> String {
         let info = self.info();
+        let path = if self.path == ArchPath::Sm80 { ", only those of sm_80" } else { "" };
         format!(
-            "{}\ncompute capability {}.{}, {} multiprocessors, {} MiB of memory\ndriver for CUDA {}.{}\nkernels: {}",
+            "{}\ncompute capability {}.{}, {} multiprocessors, {} MiB of memory\ndriver for CUDA {}.{}\nkernels: {}{path}",
             info.name,
             info.capability.0,
             info.capability.1,
@@ -80,9 +87,18 @@ impl Gpu {
         )
     }
 
-    /// True when `kernel` exists for this device's architecture.
+    /// True when `kernel` exists for this device's architecture, and the path that plans take has it.
     pub fn has(&self, kernel: Kernel) -> bool {
-        self.driver.has(kernel)
+        let on_path = self.path == ArchPath::Best || kernel.architectures().is_empty();
+        on_path && self.driver.has(kernel)
+    }
+
+    /// What a kernel needs to copy `boxes` by TMA.
+    ///
+    /// # Errors
+    /// TMA has no such tensor or box, or the driver is too old.
+    pub fn tensor_map<const R: usize>(&self, boxes: &Boxes<R>) -> Result<TensorMap> {
+        self.driver.tensor_map(&boxes.tiling()?)
     }
 
     fn pool(&self, purpose: Purpose) -> MutexGuard<'_, Pool> {

@@ -2,12 +2,14 @@
 //! weighted injection of the ControlNet residual, in one op.
 
 use super::conv2d::{Conv2d, ConvWeight, conv2d};
+use super::elementwise::cast;
 use super::gpu::no_gpu_kernel;
-use super::{Cx, Epilogue};
+use super::{Accumulate, Cx, Epilogue};
+use crate::autograd::Gradients;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::host::element::{HostElement, with_element};
-use crate::ops::host::math::{sigmoid, vectorised};
+use crate::ops::host::math::{sigmoid, sum, vectorised};
 use crate::tensor::{DType, Tensor};
 
 /// How the convolution's value becomes a weight.
@@ -19,10 +21,20 @@ pub enum Gate {
     Sigmoid,
 }
 
+impl Gate {
+    /// The largest weight.
+    fn top(self) -> f32 {
+        match self {
+            Gate::TwoSigmoid => 2.0,
+            Gate::Sigmoid => 1.0,
+        }
+    }
+}
+
 /// `base + map * residual` and the map, with `map = gate(conv(features))`.
 ///
 /// features [N, H, W, C] under `conv`, `weight` C -> 1, base and residual [N, H, W, D] ->
-/// ([N, H, W, D], [N, H, W, 1]).
+/// ([N, H, W, D], [N, H, W, 1]). The map is for looking at: it is a constant to whoever computes on.
 pub fn adapter_gate(
     cx: &Cx,
     conv: &Conv2d,
@@ -47,9 +59,70 @@ pub fn adapter_gate(
         Device::Gpu(_) => return Err(no_gpu_kernel("adapter_gate")),
         Device::Plan(_) => {}
     }
-    let inputs = [&logits, base, residual];
-    let map = cx.constant("adapter_gate", &inputs, map.freeze())?;
-    Ok((cx.constant("adapter_gate", &inputs, result.freeze())?, map))
+    let (inputs, map, result) = ([&logits, base, residual], map.freeze(), result.freeze());
+    if !cx.tracks(&inputs) {
+        return Ok((result, map));
+    }
+    let (logits, base, residual, kept) = (logits.clone(), base.clone(), residual.clone(), map.clone());
+    let backward = move |cx: &Cx, gradient: &Tensor, gradients: &mut Gradients| {
+        gradients.add(cx, &base, gradient.clone())?;
+        let (to_logits, to_residual) = inject_gradient(cx, gate, (&kept, &residual), gradient)?;
+        gradients.add(cx, &residual, to_residual)?;
+        gradients.add(cx, &logits, cast(cx, &to_logits, logits.dtype())?)
+    };
+    Ok((cx.record(&inputs, result, backward), map))
+}
+
+/// From the gradient g of `base + map * residual` those of the logits, f32 [N, H, W, 1] (the sum of g * residual
+/// times the gate's slope), and of the residual, [N, H, W, D] (g * map).
+fn inject_gradient(
+    cx: &Cx,
+    gate: Gate,
+    (map, residual): (&Tensor, &Tensor),
+    gradient: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let mut logits = cx.allocate(map.shape(), DType::F32)?;
+    let mut result = cx.allocate(residual.shape(), residual.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => eject(
+            gate,
+            (map.host()?, residual.host()?),
+            gradient.host()?,
+            residual.shape().last(),
+            (logits.host_mut()?, result.host_mut()?),
+        ),
+        Device::Gpu(_) => return Err(no_gpu_kernel("adapter_gate backward")),
+        Device::Plan(_) => {}
+    }
+    Ok((logits.freeze(), result.freeze()))
+}
+
+fn eject(
+    gate: Gate,
+    (map, residual): (&[f32], &[f32]),
+    gradient: &[f32],
+    d: usize,
+    (logits, result): (&mut [f32], &mut [f32]),
+) {
+    use rayon::prelude::*;
+    let top = gate.top();
+    const BLOCK: usize = 256;
+    result.par_chunks_mut(d * BLOCK).zip(logits.par_chunks_mut(BLOCK)).enumerate().for_each(
+        |(block, (out, logits))| {
+            let first = block * BLOCK;
+            vectorised!({
+                for (i, (line, logit)) in out.chunks_exact_mut(d).zip(logits.iter_mut()).enumerate() {
+                    let (start, m) = ((first + i) * d, map[first + i]);
+                    let gradient = &gradient[start..][..d];
+                    line.copy_from_slice(&residual[start..][..d]);
+                    line.iter_mut().zip(gradient).for_each(|(v, g)| *v *= g);
+                    // m = top * sigmoid: its slope is m * (1 - sigmoid)
+                    *logit = sum(line, |v| v) * m * (1.0 - m / top);
+                    line.iter_mut().zip(gradient).for_each(|(v, g)| *v = m * g);
+                }
+            });
+        },
+    );
 }
 
 fn inject<T: HostElement>(
@@ -61,10 +134,7 @@ fn inject<T: HostElement>(
     result: &mut [T],
 ) {
     use rayon::prelude::*;
-    let top = match gate {
-        Gate::TwoSigmoid => 2.0,
-        Gate::Sigmoid => 1.0,
-    };
+    let top = gate.top();
     const BLOCK: usize = 256;
     result.par_chunks_mut(d * BLOCK).zip(map.par_chunks_mut(BLOCK)).enumerate().for_each(
         |(block, (out, map))| {

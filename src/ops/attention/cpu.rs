@@ -9,12 +9,14 @@ use crate::ops::host::bf16::Shared;
 use crate::ops::host::math::{exp, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 
-const QUERIES: usize = 128;
-const KEYS: usize = 512;
+/// Rows of a task.
+pub(super) const ROWS: usize = 128;
+/// Rows of the other side that are computed with at once.
+pub(super) const COLUMNS: usize = 512;
 
 /// One operand: row i of head h of image n starts at `(n * rows + i) * stride + offset + h * width`.
 #[derive(Clone, Copy)]
-struct Operand<'a> {
+pub(super) struct Operand<'a> {
     data: &'a [f32],
     rows: usize,
     stride: usize,
@@ -22,33 +24,59 @@ struct Operand<'a> {
 }
 
 impl<'a> Operand<'a> {
-    fn new(heads: &Heads<'a>) -> Result<Self> {
+    pub(super) fn new(heads: &Heads<'a>) -> Result<Self> {
         let shape = heads.tensor.shape();
         Ok(Operand { data: heads.tensor.host()?, rows: shape[1], stride: shape[2], offset: heads.offset })
     }
 
-    fn tile(&self, n: usize, column: usize, first: usize, rows: usize, width: usize) -> Matrix<'a> {
+    /// `width` elements of row `i`, from `column` of the heads' columns on.
+    pub(super) fn row(&self, n: usize, column: usize, i: usize, width: usize) -> &'a [f32] {
+        &self.data[(n * self.rows + i) * self.stride + self.offset + column..][..width]
+    }
+
+    pub(super) fn tile(
+        &self,
+        n: usize,
+        column: usize,
+        first: usize,
+        rows: usize,
+        width: usize,
+    ) -> Matrix<'a> {
         let start = (n * self.rows + first) * self.stride + self.offset + column;
         Matrix::new(&self.data[start..], rows, width, self.stride)
     }
 }
 
-pub fn attention(g: &Geometry, q: Heads, k: Heads, v: Heads, result: &mut [f32]) -> Result<()> {
+/// Attention, and the log-sum-exp of the scaled scores [n, heads, l] where it is wanted.
+pub fn attention(
+    g: &Geometry,
+    (q, k, v): (Heads, Heads, Heads),
+    result: &mut [f32],
+    mut sum_log: Option<&mut [f32]>,
+) -> Result<()> {
     let (q, k, v) = (Operand::new(&q)?, Operand::new(&k)?, Operand::new(&v)?);
-    let tiles = g.l.div_ceil(QUERIES);
+    let tiles = g.l.div_ceil(ROWS);
     let all = g.heads * g.width;
     assert_eq!(result.len(), g.n * g.l * all);
+    assert!(sum_log.as_ref().is_none_or(|sums| sums.len() == g.n * g.heads * g.l));
     let shared = Shared::new(result);
+    let sums = sum_log.as_mut().map(|sums| Shared::new(sums));
     (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
         || Tile::new(g.width),
         |tile, task| {
-            let (n, head, first) = (task / tiles / g.heads, task / tiles % g.heads, task % tiles * QUERIES);
-            let rows = QUERIES.min(g.l - first);
+            let (n, head, first) = (task / tiles / g.heads, task / tiles % g.heads, task % tiles * ROWS);
+            let rows = ROWS.min(g.l - first);
             tile.run(g, (q, k, v), n, head * g.width, first, rows);
             for (row, line) in tile.sums.chunks_exact(g.width).take(rows).enumerate() {
                 let start = (n * g.l + first + row) * all + head * g.width;
                 // SAFETY: no other task has this (n, row, head), and `result` is borrowed throughout.
                 unsafe { shared.slice(start, g.width) }.copy_from_slice(line);
+                if let Some(sums) = sums {
+                    let sum = tile.largest[row] + tile.weight[row].ln();
+                    // SAFETY: as above, for a tensor [n, heads, l].
+                    let place = unsafe { sums.slice((n * g.heads + head) * g.l + first + row, 1) };
+                    place[0] = sum;
+                }
             }
         },
     );
@@ -59,17 +87,17 @@ pub fn attention(g: &Geometry, q: Heads, k: Heads, v: Heads, result: &mut [f32])
 struct Tile {
     scores: Vec<f32>,
     sums: Vec<f32>,
-    largest: [f32; QUERIES],
-    weight: [f32; QUERIES],
+    largest: [f32; ROWS],
+    weight: [f32; ROWS],
 }
 
 impl Tile {
     fn new(width: usize) -> Self {
         Tile {
-            scores: vec![0.0; QUERIES * KEYS],
-            sums: vec![0.0; QUERIES * width],
-            largest: [0.0; QUERIES],
-            weight: [0.0; QUERIES],
+            scores: vec![0.0; ROWS * COLUMNS],
+            sums: vec![0.0; ROWS * width],
+            largest: [0.0; ROWS],
+            weight: [0.0; ROWS],
         }
     }
 
@@ -82,14 +110,14 @@ impl Tile {
         first: usize,
         rows: usize,
     ) {
-        self.largest = [f32::NEG_INFINITY; QUERIES];
-        self.weight = [0.0; QUERIES];
+        self.largest = [f32::NEG_INFINITY; ROWS];
+        self.weight = [0.0; ROWS];
         self.sums.fill(0.0);
         let scale = 1.0 / (g.width as f32).sqrt();
         let seen = if g.causal { first + rows } else { g.m };
         let queries = q.tile(n, column, first, rows, g.width);
-        for start in (0..seen).step_by(KEYS) {
-            let keys = KEYS.min(seen - start);
+        for start in (0..seen).step_by(COLUMNS) {
+            let keys = COLUMNS.min(seen - start);
             let columns = k.tile(n, column, start, keys, g.width).transposed();
             multiply(&mut self.scores, keys, (queries, columns), scale, false, Threads::One);
             vectorised!({

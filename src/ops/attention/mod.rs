@@ -1,7 +1,9 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
+mod backward;
 mod bf16;
 mod cpu;
+mod cpu_backward;
 mod cuda;
 pub mod plan;
 
@@ -9,6 +11,7 @@ use super::Cx;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+use backward::Saved;
 
 /// All heads of a query, key or value: columns `offset..offset + heads * D` of a token matrix [N, L, W].
 /// A joint projection [q | k | v] is three such views of one tensor.
@@ -70,18 +73,33 @@ pub fn attention(
     }
     let geometry = Geometry { n, l, m, heads, width, causal };
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
+    let inputs = [q.tensor, k.tensor, v.tensor];
+    let tracked = cx.tracks(&inputs);
+    let mut sum_log = tracked.then(|| cx.allocate([n, heads, l], DType::F32)).transpose()?;
     let scratch = match (cx.device().target(), q.tensor.dtype()) {
         (Target::Cpu, DType::BF16) => bf16::scratch(&geometry),
         _ => 0,
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(_) if q.tensor.dtype() == DType::BF16 && tracked => {
+            return Err(Error::internal("attention in bf16 cannot be differentiated on the cpu"));
+        }
         Device::Cpu(cpu) if q.tensor.dtype() == DType::BF16 => {
             bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, result.host_mut()?)?;
         }
-        Device::Cpu(_) => cpu::attention(&geometry, q, k, v, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, None)?,
+        Device::Cpu(_) => {
+            let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;
+            cpu::attention(&geometry, (q, k, v), result.host_mut()?, sum_log)?;
+        }
+        Device::Gpu(gpu) => cuda::attention(gpu, &geometry, (q, k, v), &mut result, sum_log.as_mut())?,
         Device::Plan(_) => {}
     }
-    cx.constant("attention", &[q.tensor, k.tensor, v.tensor], result.freeze())
+    let result = result.freeze();
+    let Some(sum_log) = sum_log else { return Ok(result) };
+    let operands = [q, k, v].map(|heads| (heads.tensor.clone(), heads.offset));
+    let saved = Saved { geometry, operands, result: result.clone(), sum_log: sum_log.freeze() };
+    Ok(cx.record(&inputs, result, move |cx, gradient, gradients| {
+        backward::backward(cx, &saved, gradient, gradients)
+    }))
 }

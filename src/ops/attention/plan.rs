@@ -87,6 +87,93 @@ impl Forward {
     }
 }
 
+/// A pass of the backward: over blocks of queries for dq, or over blocks of keys for dk and dv.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Queries,
+    Keys,
+}
+
+/// A kernel of the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backward {
+    /// up to 64 columns, 128 own rows a block
+    Large64,
+    /// up to 64 columns, 64 own rows a block
+    Small64,
+    /// up to 512 columns
+    Up512,
+    /// any width, any alignment, and f32
+    Plain,
+}
+
+impl Backward {
+    /// The fastest kernel that takes `g`; see [`Forward::choose`].
+    pub fn choose(g: &Geometry, pass: Pass, setting: &Setting) -> Self {
+        let large = g.n * g.heads * pass.rows(g).div_ceil(128);
+        if !setting.tensor_cores() {
+            return Backward::Plain;
+        }
+        match g.width {
+            0..=64 if large >= setting.multiprocessors as usize => Backward::Large64,
+            0..=64 => Backward::Small64,
+            65..=512 => Backward::Up512,
+            _ => Backward::Plain,
+        }
+    }
+
+    pub fn family(self, pass: Pass) -> &'static Family {
+        match (self, pass) {
+            (Backward::Large64, Pass::Queries) => &kernels::ATTENTION_DQ_64_LARGE,
+            (Backward::Large64, Pass::Keys) => &kernels::ATTENTION_DKV_64_LARGE,
+            (Backward::Small64, Pass::Queries) => &kernels::ATTENTION_DQ_64_SMALL,
+            (Backward::Small64, Pass::Keys) => &kernels::ATTENTION_DKV_64_SMALL,
+            (Backward::Up512, Pass::Queries) => &kernels::ATTENTION_DQ_512,
+            (Backward::Up512, Pass::Keys) => &kernels::ATTENTION_DKV_512,
+            (Backward::Plain, Pass::Queries) => &kernels::ATTENTION_DQ_PLAIN,
+            (Backward::Plain, Pass::Keys) => &kernels::ATTENTION_DKV_PLAIN,
+        }
+    }
+
+    /// # Errors
+    /// More blocks than a launch has.
+    pub fn grid(self, g: &Geometry, pass: Pass) -> Result<Grid> {
+        let (rows, threads, shared) = match self {
+            Backward::Large64 => (128, 128, 49_664),
+            Backward::Small64 => (64, 128, 50_176),
+            Backward::Up512 => (32, 256, 98_816),
+            Backward::Plain => (PLAIN, 256, 26_112),
+        };
+        let columns = if self == Backward::Plain { g.width.div_ceil(PLAIN) } else { 1 };
+        let blocks = blocks(g, pass.rows(g).div_ceil(rows) * columns)?;
+        Ok(Grid { blocks, threads, shared_bytes: shared })
+    }
+}
+
+impl Pass {
+    /// Rows whose gradients are made.
+    fn rows(self, g: &Geometry) -> usize {
+        match self {
+            Pass::Queries => g.l,
+            Pass::Keys => g.m,
+        }
+    }
+}
+
+/// Rows of heads that a block of the kernel `attention_products` takes.
+const PRODUCTS: usize = 8;
+
+/// The launch that multiplies the rows of a result with those of its gradient.
+///
+/// # Errors
+/// More blocks than a launch has.
+pub fn products_grid(g: &Geometry) -> Result<Grid> {
+    match u32::try_from((g.n * g.l * g.heads).div_ceil(PRODUCTS)) {
+        Ok(blocks) => Ok(Grid::linear(blocks, 32 * PRODUCTS as u32)),
+        Err(_) => Err(Error::internal(format!("{g:?} is too large for one launch"))),
+    }
+}
+
 /// `tiles` blocks for each head of each image.
 fn blocks(g: &Geometry, tiles: usize) -> Result<[u32; 3]> {
     let fits = tiles <= i32::MAX as usize && g.heads.max(g.n) <= 65_535;
@@ -130,6 +217,31 @@ mod tests {
         assert_eq!(Forward::choose(&square(1, 1, 1, 520), &HALF), Forward::Plain);
         assert!(Forward::Plain.grid(&square(70_000, 1, 1, 8)).is_err());
         assert!(Forward::Large64.grid(&square(1, 1 << 40, 1, 8)).is_err());
+    }
+
+    #[test]
+    fn backward_passes_go_over_their_own_rows() {
+        let g = Geometry { n: 8, l: 4096, m: 77, heads: 5, width: 64, causal: false };
+        let plan = |pass| {
+            let kernel = Backward::choose(&g, pass, &HALF);
+            (kernel, kernel.grid(&g, pass).unwrap().blocks)
+        };
+        assert_eq!(plan(Pass::Queries), (Backward::Large64, [32, 5, 8]));
+        assert_eq!(plan(Pass::Keys), (Backward::Small64, [2, 5, 8]));
+        let wide = square(1, 100, 2, 72);
+        for pass in [Pass::Queries, Pass::Keys] {
+            assert_eq!(Backward::choose(&wide, pass, &HALF), Backward::Up512);
+            assert_eq!(Backward::Up512.grid(&wide, pass).unwrap().blocks, [4, 2, 1]);
+            assert_eq!(Backward::Plain.grid(&wide, pass).unwrap().blocks, [4, 2, 1]);
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                for width in [1, 64, 72, 512, 520] {
+                    let g = square(1, 100, 1, width);
+                    let kernel = Backward::choose(&g, pass, &Setting { dtype, ..HALF });
+                    assert!(kernel.family(pass).of(dtype).is_ok());
+                }
+            }
+        }
+        assert_eq!(products_grid(&square(3, 5, 1, 64)).unwrap(), Grid::linear(2, 256));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use half::bf16;
 
-use super::cpu::{Band, Chunk, Method, direct, host_affine};
+use super::cpu::{Band, Chunk, Method, direct, for_chunks, host_affine};
 use super::weight::ConvWeight;
 use super::{Conv2d, Geometry};
 use crate::device::Cpu;
@@ -44,7 +44,7 @@ pub fn scratch(g: &Geometry, conv: &Conv2d) -> usize {
     let padded = padded(g);
     match in_place(g, conv) {
         Some(_) => 0,
-        None => Band::cut(&padded, Method::Panels).elements(&padded),
+        None => Band::fit(&padded, Method::Panels).elements(&padded),
     }
 }
 
@@ -86,7 +86,7 @@ pub fn conv2d(
     let affine = host_affine(conv)?;
     let padded = padded(g);
     let planes: &mut [bf16] = bytemuck::cast_slice_mut(scratch);
-    Band::cut(&padded, Method::Panels).each_chunk(&padded, |chunk| {
+    for_chunks(&padded, Band::fit(&padded, Method::Panels), |chunk| {
         chunk.load(&pixels, affine, planes);
         let plane = chunk.band.plane(&padded);
         let tap = |tap: usize| {

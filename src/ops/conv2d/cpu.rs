@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use super::weight::{Algorithm, FEW_INPUTS, FEW_OUTPUTS};
 use super::winograd;
-use super::{Conv2d, ConvWeight, Geometry};
+use super::{Affine, Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
 use crate::ops::host::element::HostElement;
@@ -67,11 +67,11 @@ impl Band {
             () if g.c <= FEW_INPUTS => Method::Columns,
             () => Method::Shifted,
         };
-        Self::cut(g, method)
+        Self::fit(g, method)
     }
 
-    /// The largest bands that the limits allow.
-    pub(super) fn cut(g: &Geometry, method: Method) -> Self {
+    /// As many rows, and then images, as scratch allows.
+    pub(super) fn fit(g: &Geometry, method: Method) -> Self {
         let halo = (g.kernel - 1).div_ceil(g.stride);
         // What is padded left is padded right as well, in the same plane when there is but one.
         let shared = if g.stride == 1 { g.pad } else { 0 };
@@ -99,12 +99,12 @@ impl Band {
     }
 
     /// Plane rows of a chunk.
-    fn plane_rows(&self) -> usize {
+    pub(super) fn plane_rows(&self) -> usize {
         self.images * self.piece_rows() + self.shared
     }
 
     /// Pixels of a plane that a tap can read.
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.plane_rows() * self.plane_w + self.halo
     }
 
@@ -114,7 +114,7 @@ impl Band {
     }
 
     /// Rows of the products: every pixel of the planes that can be an output's first tap.
-    fn sums(&self) -> usize {
+    pub(super) fn sums(&self) -> usize {
         (self.plane_rows() - self.halo) * self.plane_w
     }
 
@@ -174,12 +174,15 @@ pub fn conv2d(
         return Ok(());
     }
     let affine = host_affine(conv)?;
-    band.each_chunk(g, |chunk| {
+    for_chunks(g, band, |chunk| {
         let (planes, rest) = scratch.split_at_mut(g.stride * g.stride * chunk.band.plane(g));
         chunk.load(&pixels, affine, planes);
         match band.method {
             Method::Gathered => chunk.gathered(planes, weight, rest, &epilogue, result),
-            Method::Winograd => chunk.winograd(planes, weight, rest, &epilogue, result),
+            Method::Winograd => {
+                let weight = winograd::Weight { values: weight, c: g.c, o: g.o, turned: false };
+                chunk.winograd(planes, weight, rest, &epilogue, result);
+            }
             Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
             _ => chunk.shifted(planes, weight, rest, &epilogue, result),
         }
@@ -187,36 +190,32 @@ pub fn conv2d(
     Ok(())
 }
 
-/// The host view of a convolution's prologue.
+/// The prologue in host memory.
 pub(super) fn host_affine<'a>(conv: &Conv2d<'a>) -> Result<Option<HostAffine<'a>>> {
-    Ok(match conv.prologue {
-        Some(affine) => {
-            Some(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
-        }
-        None => None,
-    })
+    let view = |affine: &'a Affine| -> Result<_> {
+        Ok(HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation })
+    };
+    conv.prologue.map(view).transpose()
 }
 
-impl Band {
-    /// Hands every chunk of the result to `work`.
-    pub(super) fn each_chunk(&self, g: &Geometry, mut work: impl FnMut(&Chunk)) {
-        let mut images = 0;
-        while images < g.n {
-            let together = self.images.min(g.n - images);
-            for first_row in (0..g.out_h).step_by(self.rows) {
-                let band = Band { rows: self.rows.min(g.out_h - first_row), images: together, ..*self };
-                let pieces: Vec<Piece> = (0..together)
-                    .map(|i| Piece {
-                        image: images + i,
-                        first_row,
-                        rows: band.rows,
-                        base: i * band.piece_rows(),
-                    })
-                    .collect();
-                work(&Chunk { g, band, pieces: &pieces });
-            }
-            images += together;
+/// Hands the chunks of a convolution to `work`, one after the other.
+pub(super) fn for_chunks(g: &Geometry, band: Band, mut work: impl FnMut(&Chunk)) {
+    let mut images = 0;
+    while images < g.n {
+        let together = band.images.min(g.n - images);
+        for first_row in (0..g.out_h).step_by(band.rows) {
+            let rows = band.rows.min(g.out_h - first_row);
+            let pieces: Vec<Piece> = (0..together)
+                .map(|i| Piece {
+                    image: images + i,
+                    first_row,
+                    rows,
+                    base: i * Band { rows, ..band }.piece_rows(),
+                })
+                .collect();
+            work(&Chunk { g, band: Band { rows, images: together, ..band }, pieces: &pieces });
         }
+        images += together;
     }
 }
 

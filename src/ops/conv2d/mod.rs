@@ -4,15 +4,18 @@
 //! `result = epilogue(sum over taps of prologue(x)[y * stride + dy - pad, ...] . weight[dy, dx])`, zeros
 //! outside the image after the prologue. Kernels 1x1 and 3x3, stride 1 and 2.
 
+mod backward;
 mod bf16;
 pub mod cpu;
+mod cpu_backward;
+mod cuda;
+pub mod plan;
 mod weight;
 mod winograd;
 
-use super::gpu::no_gpu_kernel;
 use super::group_norm::Affine;
-use super::{Cx, Epilogue, Segments};
-use crate::device::Device;
+use super::{Activation, Cx, Epilogue, Segments};
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use weight::{Algorithm, ConvWeight};
@@ -119,32 +122,48 @@ impl Geometry {
 /// Sizes that do not fit, or not enough memory.
 pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Result<Tensor> {
     let geometry = Geometry::of(conv, weight)?;
+    let mut inputs = conv.input.tensors();
+    inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
+    inputs.extend(epilogue.tensors());
+    inputs.push(weight.packed());
+    let tracked = cx.tracks(&inputs);
+    if tracked && epilogue.activation != Activation::None {
+        return epilogue.finish_sums(cx, &conv2d(cx, conv, weight, &epilogue.linear_part())?);
+    }
     let Geometry { n, c, out_h, out_w, o, .. } = geometry;
     if conv.prologue.is_some_and(|affine| *affine.coefficients.shape() != [n, 2, c]) {
         return Err(Error::internal(format!("a prologue does not fit {geometry:?}")));
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let dtype = conv.input.dtype()?;
-    let scratch = match dtype {
-        DType::BF16 => bf16::scratch(&geometry, conv),
-        _ => cpu::scratch(&geometry, conv, weight),
+    let scratch = match (cx.device().target(), result.dtype()) {
+        (Target::Cpu, DType::BF16) => bf16::scratch(&geometry, conv),
+        (Target::Cpu, _) => cpu::scratch(&geometry, conv, weight),
+        (Target::Gpu, _) => {
+            let input = cuda::Input { segments: &conv.input, prologue: conv.prologue };
+            geometry.problem(&input, result.dtype()).scratch() / DType::F32.size()
+        }
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
-        Device::Cpu(cpu) if dtype == DType::BF16 => {
+        Device::Cpu(cpu) if result.dtype() == DType::BF16 => {
             let (scratch, result) = (scratch.host_mut()?, result.host_mut()?);
             bf16::conv2d(cpu, &geometry, conv, weight, epilogue, scratch, result)?;
         }
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d")),
+        Device::Gpu(gpu) => {
+            cuda::conv2d(gpu, &geometry, conv, weight, epilogue, &mut scratch, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
-    let mut inputs = conv.input.tensors();
-    inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
-    inputs.extend(epilogue.tensors());
-    inputs.push(weight.packed());
-    cx.constant("conv2d", &inputs, result.freeze())
+    drop(scratch);
+    if !tracked {
+        return Ok(result.freeze());
+    }
+    let saved = backward::Saved::new(geometry, conv, weight, epilogue);
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        saved.backward(cx, gradient, gradients)
+    }))
 }

@@ -80,6 +80,31 @@ fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
+/// Transformed weights [C, 16, O] as the products take them.
+#[derive(Clone, Copy)]
+pub struct Weight<'a> {
+    pub values: &'a [f32],
+    pub c: usize,
+    pub o: usize,
+    /// the kernel turned by half a turn and from O to C: what the gradient of the input is convolved with
+    pub turned: bool,
+}
+
+impl<'a> Weight<'a> {
+    /// The matrix of one place of the grid, [C, O], or [O, C] when turned.
+    ///
+    /// Reversing a kernel swaps the first and the last row of G g and keeps the others.
+    fn matrix(&self, place: usize) -> Matrix<'a> {
+        let reversed = |i: usize| [3, 1, 2, 0][i];
+        let stride = PLACES * self.o;
+        let at = |place: usize| Matrix::new(&self.values[place * self.o..], self.c, self.o, stride);
+        match self.turned {
+            false => at(place),
+            true => at(reversed(place / 4) * 4 + reversed(place % 4)).transposed(),
+        }
+    }
+}
+
 impl Chunk<'_> {
     /// Tiles of the chunk, and in each row of tiles.
     fn tiles(&self) -> (usize, usize) {
@@ -91,7 +116,7 @@ impl Chunk<'_> {
     pub fn winograd(
         &self,
         planes: &[f32],
-        weight: &[f32],
+        weight: Weight,
         rest: &mut [f32],
         end: &HostEpilogue,
         result: &mut [f32],
@@ -108,10 +133,7 @@ impl Chunk<'_> {
             vectorised!({ transform_inputs(band, c, line) });
         });
         for place in 0..PLACES {
-            let product = (
-                Matrix::new(&inputs[place * c..], tiles, c, PLACES * c),
-                Matrix::new(&weight[place * o..], c, o, PLACES * o),
-            );
+            let product = (Matrix::new(&inputs[place * c..], tiles, c, PLACES * c), weight.matrix(place));
             multiply(&mut sums[place * o..], PLACES * o, product, 1.0, false, Threads::All);
         }
         for (index, piece) in self.pieces.iter().enumerate() {

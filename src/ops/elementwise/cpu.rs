@@ -10,7 +10,7 @@ use crate::ops::{Activation, Segments};
 use crate::tensor::{Tensor, TensorMut};
 
 /// Elements of a task.
-const BLOCK: usize = 1 << 14;
+pub(super) const BLOCK: usize = 1 << 14;
 
 pub fn combine<T: HostElement>(terms: &[(f32, &Tensor)], constant: f32, result: &mut [T]) -> Result<()> {
     let terms = terms.iter().map(|(f, t)| Ok((*f, t.host::<T>()?))).collect::<Result<Vec<_>>>()?;

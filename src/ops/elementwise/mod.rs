@@ -1,14 +1,16 @@
 //! Pointwise arithmetic that no other op fuses.
 
+mod backward;
 mod cpu;
 mod cuda;
 pub mod plan;
 
 use super::host::element::with_element;
-use super::{Activation, Cx, Segments};
+use super::{Accumulate, Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+pub use backward::{pointwise_gradient, slice_channels, split_into};
 
 /// `constant + sum of factor_i * tensor_i`, all of one shape.
 pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tensor> {
@@ -24,8 +26,23 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
         Device::Gpu(gpu) => cuda::combine(gpu, terms, constant, &mut result)?,
         Device::Plan(_) => {}
     }
-    let inputs: Vec<&Tensor> = terms.iter().map(|(_, tensor)| *tensor).collect();
-    cx.constant("combine", &inputs, result.freeze())
+    let (inputs, result) = (terms.iter().map(|(_, tensor)| *tensor).collect::<Vec<_>>(), result.freeze());
+    if !cx.tracks(&inputs) {
+        return Ok(result);
+    }
+    let terms: Vec<(f32, Tensor)> = terms.iter().map(|&(factor, tensor)| (factor, tensor.clone())).collect();
+    Ok(cx.record(&inputs, result, move |cx, gradient, gradients| {
+        for (factor, tensor) in &terms {
+            if gradients.wants(tensor) {
+                let scaled = match *factor {
+                    1.0 => gradient.clone(),
+                    factor => combine(cx, &[(factor, gradient)], 0.0)?,
+                };
+                gradients.add(cx, tensor, cast(cx, &scaled, tensor.dtype())?)?;
+            }
+        }
+        Ok(())
+    }))
 }
 
 /// `activation(x)`, any shape.
@@ -38,7 +55,13 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
         Device::Gpu(gpu) => cuda::pointwise(gpu, x, activation, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("pointwise", &[x], result.freeze())
+    if !cx.tracks(&[x]) {
+        return Ok(result.freeze());
+    }
+    let input = x.clone();
+    Ok(cx.record(&[x], result.freeze(), move |cx, gradient, gradients| {
+        gradients.add(cx, &input, pointwise_gradient(cx, &input, gradient, activation)?)
+    }))
 }
 
 /// Writes a virtual concatenation out: [N, H, W, C].
@@ -52,7 +75,14 @@ pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
         Device::Gpu(gpu) => cuda::concat(gpu, segments, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("concat", &segments.tensors(), result.freeze())
+    let inputs = segments.tensors();
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let parts = segments.owned();
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        split_into(cx, gradient, &parts.view(), gradients)
+    }))
 }
 
 /// `x` stored as `dtype`: what enters a network is cast to the context's element type, what leaves it to f32.
@@ -66,7 +96,13 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
         Device::Gpu(gpu) => cuda::cast(gpu, x, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("cast", &[x], result.freeze())
+    if !cx.tracks(&[x]) {
+        return Ok(result.freeze());
+    }
+    let input = x.clone();
+    Ok(cx.record(&[x], result.freeze(), move |cx, gradient, gradients| {
+        gradients.add(cx, &input, cast(cx, gradient, input.dtype())?)
+    }))
 }
 
 /// Tensors one after the other along the slowest axis: [A, ...], [B, ...] -> [A + B, ...].
@@ -86,7 +122,19 @@ pub fn stack(cx: &Cx, tensors: &[&Tensor]) -> Result<Tensor> {
         Device::Gpu(_) => cuda::stack(tensors, &mut result)?,
         Device::Plan(_) => {}
     }
-    let stacked = cx.constant("stack", tensors, result.freeze())?;
+    let mut stacked = result.freeze();
+    if cx.tracks(tensors) {
+        let parts: Vec<Tensor> = tensors.iter().map(|&tensor| tensor.clone()).collect();
+        stacked = cx.record(tensors, stacked, move |cx, gradient, gradients| {
+            let mut start = 0;
+            for part in &parts {
+                let count = part.shape().count();
+                gradients.add(cx, part, gradient.narrow(start, count)?.reshape(part.shape())?)?;
+                start += count;
+            }
+            Ok(())
+        });
+    }
     match *first {
         [_] => Ok(stacked),
         [_, a] => stacked.reshape([rows, a]),

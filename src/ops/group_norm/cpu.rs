@@ -70,12 +70,13 @@ fn block_sums<T: HostElement>(pixels: &Pixels<T>, pivot: &[f32], first: usize, c
     sums.into_iter().map(f64::from).collect()
 }
 
-/// Fills `result` [N, 2, C].
+/// Fills `result` [N, 2, C] and, where it is there, `statistics` [N, groups, 2]: mean, 1 / sqrt(var + eps).
 pub fn coefficients<T: HostElement>(
     segments: &Segments,
     norm: &GroupNorm,
     adaln: Option<&Tensor>,
     [n, area, c]: [usize; 3],
+    mut statistics: Option<&mut [f32]>,
     result: &mut [f32],
 ) -> Result<()> {
     let pixels = Pixels::<T>::new(segments)?;
@@ -112,6 +113,10 @@ pub fn coefficients<T: HostElement>(
             };
             let variance = channels.clone().map(spread).sum::<f64>() / width as f64;
             let inverse = 1.0 / (variance.max(0.0) + f64::from(norm.eps)).sqrt();
+            if let Some(statistics) = &mut statistics {
+                statistics[(image * norm.groups + group) * 2..][..2]
+                    .copy_from_slice(&[mean as f32, inverse as f32]);
+            }
             for i in channels {
                 let a = f64::from(gamma[i]) * inverse;
                 let b = f64::from(beta[i]) - mean * a;

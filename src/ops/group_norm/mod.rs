@@ -4,15 +4,19 @@
 //! `y * (1 + scale) + shift`. Both are one multiply-add per element, `x * a[n, c] + b[n, c]`, which
 //! convolutions apply while they load: the normalised tensor need not exist.
 
+mod backward;
 mod cpu;
+mod cpu_backward;
 pub(super) mod cuda;
 pub mod plan;
 
+use super::gpu::no_gpu_kernel;
 use super::host::element::with_element;
 use super::{Activation, Cx, Segments};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
+pub use backward::affine_gradient;
 
 /// The learned part of a group norm.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +58,17 @@ pub fn group_norm(
     {
         return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
+    let mut inputs = segments.tensors();
+    inputs.extend([norm.gamma, norm.beta]);
+    inputs.extend(adaln);
+    let tracked = cx.tracks(&inputs);
     let size = [n, h * w, c];
     let mut result = cx.allocate([n, 2, c], DType::F32)?;
+    // mean and 1 / sqrt(var + eps) of every group, which only a backward asks for
+    let mut statistics = match tracked {
+        true => Some(cx.allocate([n, norm.groups, 2], DType::F32)?),
+        false => None,
+    };
     let scratch = match cx.device().target() {
         Target::Cpu => 0,
         Target::Gpu => cuda::scratch(segments, size),
@@ -63,17 +76,23 @@ pub fn group_norm(
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => with_element!(segments.dtype()?, T => {
-            cpu::coefficients::<T>(segments, norm, adaln, size, result.host_mut()?)
+            let statistics = statistics.as_mut().map(|statistics| statistics.host_mut()).transpose()?;
+            cpu::coefficients::<T>(segments, norm, adaln, size, statistics, result.host_mut()?)
         })?,
+        Device::Gpu(_) if tracked => return Err(no_gpu_kernel("group_norm with statistics")),
         Device::Gpu(gpu) => {
             cuda::coefficients(gpu, segments, norm, adaln, size, &mut result, &mut scratch)?;
         }
         Device::Plan(_) => {}
     }
-    let mut inputs = segments.tensors();
-    inputs.extend([norm.gamma, norm.beta]);
-    inputs.extend(adaln);
-    let coefficients = cx.constant("group_norm", &inputs, result.freeze())?;
+    drop(scratch);
+    let mut coefficients = result.freeze();
+    if let Some(statistics) = statistics {
+        let saved = backward::Saved::new(segments, norm, adaln, statistics.freeze(), h * w);
+        coefficients = cx.record(&inputs, coefficients, move |cx, gradient, gradients| {
+            saved.backward(cx, gradient, gradients)
+        });
+    }
     Ok(Affine { coefficients, activation })
 }
 
@@ -90,5 +109,11 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     }
     let mut inputs = segments.tensors();
     inputs.push(&affine.coefficients);
-    cx.constant("normalise", &inputs, result.freeze())
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let (parts, affine) = (segments.owned(), affine.clone());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        affine_gradient(cx, &parts.view(), &affine, gradient, gradients)
+    }))
 }

@@ -92,6 +92,36 @@ pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
+/// The derivative of [`silu`]: s * (1 + x * (1 - s)), s the sigmoid of x
+#[inline(always)]
+pub fn silu_slope(x: f32) -> f32 {
+    let s = sigmoid(x);
+    s * (1.0 + x * (1.0 - s))
+}
+
+/// The derivative of [`gelu`]: Phi(x) + x * phi(x)
+#[inline(always)]
+pub fn gelu_slope(x: f32) -> f32 {
+    /// 1 / sqrt(2 pi)
+    const DENSITY: f32 = 0.398_942_3;
+    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * DENSITY * exp(-0.5 * x * x)
+}
+
+/// Sum of `term` over a row, in lanes that vectorise.
+#[inline(always)]
+pub fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().map(|&v| term(v)).sum();
+    for chunk in chunks {
+        for (lane, &v) in lanes.iter_mut().zip(chunk) {
+            *lane += term(v);
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +188,24 @@ mod tests {
                 silu(x)
             );
         }
+    }
+
+    #[test]
+    fn slopes_match_their_definitions() {
+        for x in sweep().filter(|x| x.abs() < 20.0) {
+            let wide = f64::from(x);
+            let s = 1.0 / (1.0 + (-wide).exp());
+            let expected = s * (1.0 + wide * (1.0 - s));
+            assert!((f64::from(silu_slope(x)) - expected).abs() < 1e-6, "silu'({x}) = {}", silu_slope(x));
+            let normal = if wide.abs() < 5.5 {
+                0.5 * (1.0 + erf64(wide / 2f64.sqrt()))
+            } else {
+                f64::from(u8::from(x > 0.0))
+            };
+            let expected = normal + wide * (-0.5 * wide * wide).exp() / std::f64::consts::TAU.sqrt();
+            assert!((f64::from(gelu_slope(x)) - expected).abs() < 1e-6, "gelu'({x}) = {}", gelu_slope(x));
+        }
+        assert_eq!((silu_slope(1e30), gelu_slope(1e10), gelu_slope(-1e30)), (1.0, 1.0, 0.0));
+        assert!(silu_slope(-100.0).abs() < 1e-30);
     }
 }

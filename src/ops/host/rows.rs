@@ -6,7 +6,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::element::{HostElement, widen_all};
-use super::math::{gelu, silu, vectorised};
+use super::math::{gelu, gelu_slope, silu, silu_slope, vectorised};
 use crate::error::{Error, Result};
 use crate::ops::{Activation, Epilogue, Segments};
 use crate::tensor::{DType, Tensor};
@@ -22,6 +22,19 @@ pub fn activate(values: &mut [f32], activation: Activation) {
             values.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { slope * *v })
         }
         Activation::Gelu => values.iter_mut().for_each(|v| *v = gelu(*v)),
+    }
+}
+
+/// Multiplies `gradient` by the derivative of `activation` at `x`, in place.
+#[inline(always)]
+pub fn multiply_by_slope(gradient: &mut [f32], x: &[f32], activation: Activation) {
+    let pairs = gradient.iter_mut().zip(x);
+    match activation {
+        Activation::None => {}
+        Activation::Silu => pairs.for_each(|(g, &x)| *g *= silu_slope(x)),
+        Activation::Relu => pairs.for_each(|(g, &x)| *g = if x > 0.0 { *g } else { 0.0 }),
+        Activation::LeakyRelu(slope) => pairs.for_each(|(g, &x)| *g = if x > 0.0 { *g } else { slope * *g }),
+        Activation::Gelu => pairs.for_each(|(g, &x)| *g *= gelu_slope(x)),
     }
 }
 

@@ -4,23 +4,8 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::ops::host::element::{HostElement, widen_all};
-use crate::ops::host::math::vectorised;
+use crate::ops::host::math::{sum, vectorised};
 use crate::tensor::Tensor;
-
-/// Sum of `term` over a row, in lanes that vectorise.
-#[inline(always)]
-fn sum(row: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let mut lanes = [0.0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|&v| term(v)).sum();
-    for chunk in chunks {
-        for (lane, &v) in lanes.iter_mut().zip(chunk) {
-            *lane += term(v);
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
 
 pub fn layer_norm<T: HostElement>(
     x: &Tensor,

@@ -1,14 +1,16 @@
 //! Layer normalisation over the fastest axis: `(x - mean) / sqrt(var + eps) * gamma + beta`.
 
 mod cpu;
+mod cpu_backward;
 mod cuda;
 pub mod plan;
 
-use super::Cx;
+use super::gpu::no_gpu_kernel;
 use super::host::element::with_element;
+use super::{Accumulate, Cx};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// x [..., C], gamma and beta [C] -> [..., C].
 pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) -> Result<Tensor> {
@@ -24,5 +26,46 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
         Device::Gpu(gpu) => cuda::layer_norm(gpu, x, [gamma, beta], eps, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("layer_norm", &[x, gamma, beta], result.freeze())
+    let inputs = [x, gamma, beta];
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        let weights = gradients.wants(&gamma) || gradients.wants(&beta);
+        let (input, found) = layer_norm_gradient(cx, (&x, &gamma, eps), gradient, weights)?;
+        gradients.add(cx, &x, input)?;
+        if let Some([to_gamma, to_beta]) = found {
+            gradients.add(cx, &gamma, to_gamma)?;
+            gradients.add(cx, &beta, to_beta)?;
+        }
+        Ok(())
+    }))
+}
+
+/// The gradients of x and, if `weights`, of gamma and beta, f32 [C]; mean and variance are taken again.
+fn layer_norm_gradient(
+    cx: &Cx,
+    norm @ (x, _, _): (&Tensor, &Tensor, f32),
+    gradient: &Tensor,
+    weights: bool,
+) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+    let c = x.shape().last();
+    let mut result = cx.allocate(x.shape(), x.dtype())?;
+    let mut sums = match weights {
+        true => Some((cx.allocate([c], DType::F32)?, cx.allocate([c], DType::F32)?)),
+        false => None,
+    };
+    match cx.device() {
+        Device::Cpu(_) => {
+            let sums = match &mut sums {
+                Some((gamma, beta)) => Some((gamma.host_mut()?, beta.host_mut()?)),
+                None => None,
+            };
+            cpu_backward::layer_norm(norm, gradient, result.host_mut()?, sums)?;
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm backward")),
+        Device::Plan(_) => {}
+    }
+    Ok((result.freeze(), sums.map(|(gamma, beta)| [gamma.freeze(), beta.freeze()])))
 }

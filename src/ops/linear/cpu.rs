@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::LinearWeight;
 use crate::error::Result;
 use crate::ops::Epilogue;
-use crate::ops::host::math::{gelu, vectorised};
+use crate::ops::host::math::{gelu, gelu_slope, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::HostEpilogue;
 use crate::tensor::Tensor;
@@ -51,4 +51,45 @@ pub fn geglu(
         });
     }
     Ok(())
+}
+
+/// `scale * gradient . weight` [rows, K]
+pub fn input_gradient(
+    weight: &LinearWeight,
+    gradient: &Tensor,
+    scale: f32,
+    result: &mut [f32],
+) -> Result<()> {
+    let (rows, k, o) = (gradient.shape().rows(), weight.inputs, weight.outputs);
+    let weight = Matrix::new(weight.packed.host()?, k, o, o).transposed();
+    multiply(result, k, (Matrix::new(gradient.host()?, rows, o, o), weight), scale, false, Threads::All);
+    Ok(())
+}
+
+/// `scale * gradient^T . x` [O, K]
+pub fn weight_gradient(x: &Tensor, gradient: &Tensor, scale: f32, result: &mut [f32]) -> Result<()> {
+    let (rows, k, o) = (x.shape().rows(), x.shape().last(), gradient.shape().last());
+    let gradient = Matrix::new(gradient.host()?, rows, o, o).transposed();
+    multiply(result, k, (gradient, Matrix::new(x.host()?, rows, k, k)), scale, false, Threads::All);
+    Ok(())
+}
+
+/// [rows, 2H] from value | gate and the gradient [rows, H] of their product
+pub fn gate_gradient(both: &[f32], gradient: &[f32], o: usize, result: &mut [f32]) {
+    const ROWS: usize = 32;
+    let half = o / 2;
+    let pairs = both.par_chunks(o * ROWS).zip(gradient.par_chunks(half * ROWS));
+    result.par_chunks_mut(o * ROWS).zip(pairs).for_each(|(out, (both, gradient))| {
+        vectorised!({
+            let rows = both.chunks_exact(o).zip(gradient.chunks_exact(half));
+            for (out, (both, gradient)) in out.chunks_exact_mut(o).zip(rows) {
+                let (value, gate) = both.split_at(half);
+                let (to_value, to_gate) = out.split_at_mut(half);
+                for i in 0..half {
+                    to_value[i] = gradient[i] * gelu(gate[i]);
+                    to_gate[i] = gradient[i] * value[i] * gelu_slope(gate[i]);
+                }
+            }
+        });
+    });
 }

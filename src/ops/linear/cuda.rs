@@ -1,9 +1,10 @@
-//! Launches of kernels/gemm/gemm.cu.
+//! Launches of kernels/gemm/gemm.cu, or of its like for sm_90a.
 
 use bytemuck::NoUninit;
 
 use super::LinearWeight;
 use super::plan::Product;
+use super::sm90;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::ops::Epilogue;
@@ -24,13 +25,14 @@ struct GemmParams {
 }
 const _: () = assert!(size_of::<GemmParams>() == 88);
 
-/// `epilogue(x . weight^T)`, gated or not.
+/// `epilogue(x . weight^T)`, gated or not; `scratch` has the elements that the product may need.
 pub fn linear(
     gpu: &Gpu,
     x: &Tensor,
     weight: &LinearWeight,
     epilogue: &Epilogue,
     gated: bool,
+    scratch: &Tensor,
     result: &mut TensorMut,
 ) -> Result<()> {
     let dtype = x.dtype();
@@ -38,11 +40,16 @@ pub fn linear(
         let other = weight.packed.dtype().name();
         return Err(Error::internal(format!("a linear layer of {} meets weights of {other}", dtype.name())));
     }
-    let (m, n, k) = (x.shape().rows(), weight.outputs, weight.inputs);
-    let product = Product { m, n, k, gated, dtype };
+    let product = Product::of(x, weight, gated);
+    let Product { m, n, k, .. } = product;
+    let images = x.shape()[0].max(1);
+    let columns = result.shape().last();
+    let epilogue = EpilogueParams::new(epilogue, result.address()?, columns, (m / images).max(1), dtype)?;
+    if sm90::suits(gpu, &product, x, weight)? {
+        return sm90::linear(gpu, &product, [x, &weight.packed], epilogue, scratch, result);
+    }
     let plan = product.plan(gpu.info().multiprocessors)?;
     let (out, a, b) = (result.address()?, x.address()?, weight.packed.address()?);
-    let images = x.shape()[0].max(1);
     let params = GemmParams {
         out,
         a,
@@ -51,7 +58,7 @@ pub fn linear(
         n: n as u32,
         k: k as u32,
         aligned: aligned([a, b, (k * dtype.size()) as u64]),
-        epilogue: EpilogueParams::new(epilogue, out, result.shape().last(), (m / images).max(1), dtype)?,
+        epilogue,
     };
     // SAFETY: the op checked every shape against the result, and all are of the kernel's element type.
     unsafe { gpu.launch(plan.family(gated).of(dtype)?, plan.grid, &params) }

@@ -1,14 +1,17 @@
 //! Linear layers with a fused epilogue, and the gated GELU of the transformers' feed-forward.
 
+mod backward;
 mod bf16;
 mod cpu;
 mod cuda;
 pub mod plan;
+mod sm90;
 
-use super::{Cx, Epilogue};
+use super::weights::overwrite;
+use super::{Accumulate, Activation, Cx, Epilogue};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor, TensorMut};
+use crate::tensor::{DType, NodeId, Tensor, TensorMut};
 
 /// Weights of a linear layer in the layout its device computes with.
 #[derive(Clone, Debug)]
@@ -52,6 +55,36 @@ impl LinearWeight {
     pub fn outputs(&self) -> usize {
         self.outputs
     }
+
+    /// The packed values; their layout is the device's own affair, but their gradient is f32 [O, K].
+    pub fn packed(&self) -> &Tensor {
+        &self.packed
+    }
+
+    /// The same weights as value `node` of a tape: the gradient of the packed tensor is wanted.
+    pub fn with_node(&self, node: Option<NodeId>) -> Self {
+        LinearWeight { packed: self.packed.with_node(node), ..*self }
+    }
+
+    /// Packs `master`, f32 [O, K], again in place, which an optimiser has changed.
+    ///
+    /// # Errors
+    /// Somebody still holds the packed values: a tape that was not run.
+    pub fn repack(&mut self, cx: &Cx, master: &Tensor) -> Result<()> {
+        let (o, k) = (self.outputs, self.inputs);
+        match cx.device() {
+            Device::Cpu(_) if self.packed.dtype() == DType::BF16 => {
+                bf16::layout(k, o).pack(master.host()?, self.packed.host_mut()?);
+                Ok(())
+            }
+            Device::Cpu(_) => {
+                super::host::matmul::transpose(master.host()?, o, k, self.packed.host_mut()?);
+                Ok(())
+            }
+            Device::Gpu(_) => overwrite(cx, &mut self.packed, master),
+            Device::Plan(_) => Ok(()),
+        }
+    }
 }
 
 fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
@@ -61,20 +94,50 @@ fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
     Err(Error::internal(format!("{} does not enter a linear layer of {} inputs", x.shape(), weight.inputs)))
 }
 
+/// f32 of scratch for the parts of a product that a GPU may share among its blocks.
+fn split_scratch(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<usize> {
+    let product = plan::Product::of(x, weight, false);
+    match cx.device() {
+        Device::Cpu(_) => Ok(0),
+        Device::Gpu(gpu) if !sm90::suits(gpu, &product, x, weight)? => Ok(0),
+        Device::Plan(plan) if plan.target() == Target::Cpu => Ok(0),
+        Device::Gpu(_) | Device::Plan(_) => Ok(product.scratch()),
+    }
+}
+
 /// `epilogue(x . weight^T)`: x [..., K] -> [..., O].
 pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -> Result<Tensor> {
     check(x, weight)?;
+    let mut inputs = vec![x, &weight.packed];
+    inputs.extend(epilogue.tensors());
+    let tracked = cx.tracks(&inputs);
+    if tracked && epilogue.activation != Activation::None {
+        return epilogue.finish_sums(cx, &linear(cx, x, weight, &epilogue.linear_part())?);
+    }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
     epilogue.check(result.shape())?;
+    let scratch = cx.allocate([split_scratch(cx, x, weight)?], DType::F32)?.freeze();
     match cx.device() {
         Device::Cpu(cpu) if x.dtype() == DType::BF16 => bf16::linear(cpu, x, weight, epilogue, &mut result)?,
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &mut result)?,
+        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &scratch, &mut result)?,
         Device::Plan(_) => {}
     }
-    let mut inputs = vec![x, &weight.packed];
-    inputs.extend(epilogue.tensors());
-    cx.constant("linear", &inputs, result.freeze())
+    if !tracked {
+        return Ok(result.freeze());
+    }
+    let (x, weight, epilogue) = (x.clone(), weight.clone(), epilogue.owned());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        epilogue.backward(cx, gradient, gradients)?;
+        if gradients.wants(&x) {
+            gradients.add(cx, &x, backward::input_gradient(cx, &weight, gradient, epilogue.scale)?)?;
+        }
+        if gradients.wants(&weight.packed) {
+            let found = backward::weight_gradient(cx, &x, gradient, epilogue.scale)?;
+            gradients.add(cx, &weight.packed, found)?;
+        }
+        Ok(())
+    }))
 }
 
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
@@ -92,8 +155,18 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
     match cx.device() {
         Device::Cpu(cpu) if x.dtype() == DType::BF16 => bf16::geglu(cpu, x, weight, bias, &mut result)?,
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, &Epilogue::bias(Some(bias)), true, &mut result)?,
+        Device::Gpu(gpu) => {
+            let epilogue = Epilogue::bias(Some(bias));
+            cuda::linear(gpu, x, weight, &epilogue, true, &scratch.freeze(), &mut result)?;
+        }
         Device::Plan(_) => {}
     }
-    cx.constant("linear_geglu", &[x, &weight.packed, bias], result.freeze())
+    let inputs = [x, &weight.packed, bias];
+    if !cx.tracks(&inputs) {
+        return Ok(result.freeze());
+    }
+    let (x, weight, bias) = (x.clone(), weight.clone(), bias.clone());
+    Ok(cx.record(&inputs, result.freeze(), move |cx, gradient, gradients| {
+        backward::geglu(cx, (&x, &weight, &bias), gradient, gradients)
+    }))
 }

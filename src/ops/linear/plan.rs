@@ -1,9 +1,10 @@
 //! The launch of kernels/gemm/gemm.cu for a product: which tile, how many blocks, how much shared memory.
 
+use super::LinearWeight;
 use crate::device::gpu::Grid;
 use crate::device::gpu::kernels::{self, Family};
 use crate::error::{Error, Result};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// k of one tile in shared memory.
 const TILE_K: u32 = 32;
@@ -29,6 +30,11 @@ pub struct Plan {
 }
 
 impl Product {
+    /// x [..., k] . weight [n, k]^T.
+    pub fn of(x: &Tensor, weight: &LinearWeight, gated: bool) -> Self {
+        Product { m: x.shape().rows(), n: weight.outputs, k: weight.inputs, gated, dtype: x.dtype() }
+    }
+
     /// Large tiles reuse what they load more often; small ones give every multiprocessor work.
     ///
     /// # Errors

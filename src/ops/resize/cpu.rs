@@ -2,14 +2,26 @@
 
 use rayon::prelude::*;
 
-use super::bicubic_taps;
+use super::Taps;
 use crate::ops::host::math::vectorised;
 
-/// [lines, from, C] -> [lines, to, C]
-pub fn columns(source: &[f32], [_, from, c]: [usize; 3], to: usize, out: &mut [f32]) {
-    let taps = bicubic_taps(from, to);
+/// [N, H, W, C] -> [N, down, across, C]; `between` holds [N, H, across, C].
+pub fn resample(
+    source: &[f32],
+    [n, h, w, c]: [usize; 4],
+    [down, across]: &[Vec<Taps>; 2],
+    between: &mut [f32],
+    out: &mut [f32],
+) {
+    columns(source, [n * h, w, c], across, between);
+    rows(between, [n, h, across.len() * c], down, out);
+}
+
+/// [lines, from, C] -> [lines, taps, C]
+fn columns(source: &[f32], [_, from, c]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
+    let to = taps.len();
     out.par_chunks_exact_mut(to * c).zip(source.par_chunks_exact(from * c)).for_each(|(line, source)| {
-        for (pixel, taps) in line.chunks_exact_mut(c).zip(&taps) {
+        for (pixel, taps) in line.chunks_exact_mut(c).zip(taps) {
             pixel.fill(0.0);
             for (tap, weight) in source[taps.first * c..].chunks_exact(c).zip(&taps.weights) {
                 pixel.iter_mut().zip(tap).for_each(|(v, t)| *v += weight * t);
@@ -18,9 +30,9 @@ pub fn columns(source: &[f32], [_, from, c]: [usize; 3], to: usize, out: &mut [f
     });
 }
 
-/// [N, from, row] -> [N, to, row]
-pub fn rows(source: &[f32], [_, from, row]: [usize; 3], to: usize, out: &mut [f32]) {
-    let taps = bicubic_taps(from, to);
+/// [N, from, row] -> [N, taps, row]
+fn rows(source: &[f32], [_, from, row]: [usize; 3], taps: &[Taps], out: &mut [f32]) {
+    let to = taps.len();
     out.par_chunks_exact_mut(row).enumerate().for_each(|(index, line)| {
         let (image, taps) = (index / to, &taps[index % to]);
         vectorised!({

@@ -7,10 +7,11 @@
 mod cpu;
 mod cuda;
 
-use super::Cx;
+use super::gpu::no_gpu_kernel;
+use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Shape, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
@@ -30,14 +31,43 @@ pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Ten
     let mut tables = [cx.allocate([tables[0]], DType::F32)?, cx.allocate([tables[1]], DType::F32)?];
     match cx.device() {
         Device::Cpu(_) => {
-            let across = scratch.host_mut()?;
-            cpu::columns(image.host()?, [n * own_h, own_w, c], w, across);
-            cpu::rows(across, [n, own_h, w * c], h, result.host_mut()?);
+            let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+            cpu::resample(
+                image.host()?,
+                [n, own_h, own_w, c],
+                &axes,
+                scratch.host_mut()?,
+                result.host_mut()?,
+            );
         }
         Device::Gpu(gpu) => cuda::bicubic(gpu, image, &mut tables, &mut scratch, &mut result)?,
         Device::Plan(_) => {}
     }
-    cx.constant("resize_bicubic", &[image], result.freeze())
+    if !cx.tracks(&[image]) {
+        return Ok(result.freeze());
+    }
+    let input = image.clone();
+    Ok(cx.record(&[image], result.freeze(), move |cx, gradient, gradients| {
+        gradients.add(cx, &input, resize_gradient(cx, gradient, input.shape())?)
+    }))
+}
+
+/// The gradient of the image from that of the resized one: the taps transposed.
+fn resize_gradient(cx: &Cx, gradient: &Tensor, shape: Shape) -> Result<Tensor> {
+    let [n, h, w, c] = gradient.nhwc()?;
+    let (own_h, own_w) = (shape[1], shape[2]);
+    let mut result = cx.allocate(shape, DType::F32)?;
+    let mut scratch = cx.allocate([n, h, own_w, c], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let (down, across) = (bicubic_taps(own_h, h), bicubic_taps(own_w, w));
+            let axes = [transposed(&down, own_h), transposed(&across, own_w)];
+            cpu::resample(gradient.host()?, [n, h, w, c], &axes, scratch.host_mut()?, result.host_mut()?);
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic backward")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
 }
 
 /// The same on host values: `values` [N, H, W, C] -> [N, h, w, C], all sizes at least 1.
@@ -49,8 +79,8 @@ pub fn resize_bicubic_host(values: &[f32], [n, own_h, own_w, c]: [usize; 4], h: 
     }
     let mut across = vec![0.0; n * own_h * w * c];
     let mut result = vec![0.0; n * h * w * c];
-    cpu::columns(values, [n * own_h, own_w, c], w, &mut across);
-    cpu::rows(&across, [n, own_h, w * c], h, &mut result);
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    cpu::resample(values, [n, own_h, own_w, c], &axes, &mut across, &mut result);
     result
 }
 
@@ -74,6 +104,23 @@ pub fn bicubic_taps(input: usize, output: usize) -> Vec<Taps> {
             let raw: Vec<f64> = (first..end).map(|j| cubic((j as f64 - centre + 0.5) / widen)).collect();
             let total: f64 = raw.iter().sum();
             Taps { first: first as usize, weights: raw.iter().map(|v| (v / total) as f32).collect() }
+        })
+        .collect()
+}
+
+/// The taps of the transposed map, from outputs to `input` positions: which outputs read each of them, and how
+/// much. Windows move along with their outputs, so the readers of one input lie side by side.
+fn transposed(taps: &[Taps], input: usize) -> Vec<Taps> {
+    let weight = |i: usize, j: usize| {
+        let Taps { first, weights } = &taps[i];
+        j.checked_sub(*first).and_then(|place| weights.get(place)).copied()
+    };
+    (0..input)
+        .map(|j| {
+            let readers: Vec<usize> = (0..taps.len()).filter(|&i| weight(i, j).is_some()).collect();
+            let (first, last) = (readers.first().copied().unwrap_or(0), readers.last());
+            let all = last.map_or(0..0, |&last| first..last + 1);
+            Taps { first, weights: all.map(|i| weight(i, j).unwrap_or(0.0)).collect() }
         })
         .collect()
 }

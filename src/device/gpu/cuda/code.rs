@@ -4,6 +4,7 @@ use std::ffi::{CString, c_void};
 
 use cudarc::driver::{result, sys};
 
+use super::super::arch_path::fits;
 use super::super::driver::GpuInfo;
 use super::super::kernels::{Kernel, MODULES, Module, NAMES, inflate};
 use super::{failed, nvrtc};
@@ -142,42 +143,8 @@ impl Choice {
     }
 }
 
-/// How near the cubin architecture `name` is to the GPU, `None` when it does not run there: the same major
-/// version and no higher minor one, and for names with a letter exactly the same.
-fn fits(name: &str, info: &GpuInfo) -> Option<u32> {
-    let digits = name.trim_end_matches(char::is_alphabetic);
-    let number: u32 = digits.parse().ok()?;
-    let own = info.capability.0 as u32 * 10 + info.capability.1 as u32;
-    let special = digits.len() < name.len();
-    let runs = number / 10 == own / 10 && number <= own && (!special || number == own);
-    runs.then_some(number * 2 + u32::from(special))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn gpu(major: i32, minor: i32) -> GpuInfo {
-        GpuInfo {
-            ordinal: 0,
-            name: String::new(),
-            capability: (major, minor),
-            memory: 0,
-            driver: (13, 0),
-            multiprocessors: 1,
-            shared_bytes: 0,
-        }
-    }
-
-    #[test]
-    fn a_cubin_runs_on_its_major_version_from_its_minor_version_on() {
-        let runs = |name: &str, major, minor| fits(name, &gpu(major, minor)).is_some();
-        assert!(runs("80", 8, 0) && runs("80", 8, 6) && runs("86", 8, 9) && runs("90a", 9, 0));
-        assert!(!runs("86", 8, 0) && !runs("90a", 10, 0) && !runs("100", 12, 0) && !runs("80", 9, 0));
-        assert!(fits("89", &gpu(8, 9)) > fits("86", &gpu(8, 9)));
-        assert!(runs("100", 10, 3) && runs("120", 12, 1));
-    }
-
     #[test]
     fn embedded_code_unpacks() {
         for (module, architecture, cubin) in super::super::super::kernels::cubins() {

@@ -3,6 +3,7 @@
 mod code;
 mod event;
 mod list;
+mod maps;
 mod nvrtc;
 mod recordings;
 mod staging;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
-use super::Gpu;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
+use super::tensor_map::{TensorMap, Tiling};
+use super::{ArchPath, Gpu};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use code::Code;
@@ -59,6 +61,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
         .at("--device cuda")
         .fix("use --device cpu"));
     }
+    let path = ArchPath::from_environment()?;
     let device = result::device::get(ordinal as i32).map_err(failed("open"))?;
     // SAFETY: `device` is a handle that the driver has just given; the context is released in `drop`.
     let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed("make a context"))?;
@@ -75,7 +78,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     cuda.stream =
         result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
     cuda.code = Code::load(&cuda.info)?;
-    Ok(Device::Gpu(Arc::new(Gpu::new(Box::new(cuda)))))
+    Ok(Device::Gpu(Arc::new(Gpu::new(Box::new(cuda), path))))
 }
 
 struct Cuda {
@@ -118,6 +121,10 @@ impl Driver for Cuda {
 
     fn has(&self, kernel: Kernel) -> bool {
         self.code.function(kernel).is_some()
+    }
+
+    fn tensor_map(&self, tiling: &Tiling) -> Result<TensorMap> {
+        maps::encode(tiling, &self.info)
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {

@@ -1,0 +1,87 @@
+// Linear layers on sm_90a: out = epilogue(a . b^T), and the gated GELU of the transformers' feed-forward.
+//
+// a [m, k], b [n, k] => out [m, n]; gated: b = [value | gate] [2h, k] => out [m, h]. k is a multiple of 8.
+// Tile 128 x BN by 384 threads; see common/specialised.cuh. With a gate the first half of a tile's columns
+// are values and the second half their gates. Moves (m + n) * k + m * n elements at least.
+// architectures: 90a
+#include "common/epilogue.cuh"
+#include "common/kernel.cuh"
+#include "common/specialised.cuh"
+
+struct GemmSm90Params {
+    TensorMap a;  // [m, k] in boxes of [128, 64]
+    TensorMap b;  // [n, k] in boxes of [BN, 64], with a gate [BN / 2, 64]
+    void* out;
+    unsigned m, n, k, pad;
+    Split split;
+    Epilogue epilogue;
+    uint64_t unused[3];
+};
+static_assert(sizeof(GemmSm90Params) == 384, "src/ops/linear/sm90.rs mirrors this");
+
+template <typename T, int BN, bool GATED>
+__device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
+    using Tiles = Specialised<T, BN>;
+    constexpr unsigned COLUMNS = GATED ? BN / 2 : BN;
+    auto& shared = shared_as<typename Tiles::Shared>();
+    unsigned h = GATED ? p.n / 2 : p.n;
+    // Tiles go down m before they go along n: those that run together share columns of b in L2.
+    unsigned rows = divide_up(p.m, unsigned(Tiles::BM));
+    auto load = [&](unsigned tile, unsigned step, auto& stage, Mbarrier& full) {
+        int k = step * Tiles::BK, m = tile % rows * Tiles::BM, n = tile / rows * COLUMNS;
+        copy_box(stage.a, p.a, full, {k, m});
+        copy_box(stage.b, p.b, full, {k, n});
+        if (GATED) copy_box(stage.b + BN / 2 * Tiles::BK, p.b, full, {k, int(h) + n});
+    };
+    auto combine = [&](unsigned tile, float(&sum)[Tiles::SUMS]) {
+        if constexpr (GATED) {
+            unsigned n = tile / rows * COLUMNS;
+            const float* bias = p.epilogue.bias;
+#pragma unroll
+            for (int i = 0; i < Tiles::SUMS / 2; i++) {
+                unsigned column = n + i / 4 * 8 + lane_index() % 4 * 2 + i % 2;
+                if (column >= h) continue;
+                sum[i] = (sum[i] + bias[column]) * gelu(sum[i + Tiles::SUMS / 2] + bias[h + column]);
+            }
+        }
+    };
+    auto write = [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
+        unsigned m = tile % rows * Tiles::BM + row, n = tile / rows * COLUMNS + column;
+        if (m >= p.m) return;
+        if constexpr (GATED)
+            write_8<T>(p.out, values, uint64_t(m) * h, n, h, p.epilogue.aligned);
+        else
+            finish_8<T>(p.epilogue, p.out, values, m, n, p.n);
+    };
+    Tiles::template run<COLUMNS>(shared, p.split, load, combine, write);
+}
+
+template <typename T>
+__device__ void gemm_128x128_sm90(const GemmSm90Params& p) {
+    gemm_specialised<T, 128, false>(p);
+}
+KERNEL_HALF(gemm_128x128_sm90, GemmSm90Params, 384, gemm_128x128_sm90)
+
+template <typename T>
+__device__ void gemm_128x160_sm90(const GemmSm90Params& p) {
+    gemm_specialised<T, 160, false>(p);
+}
+KERNEL_HALF(gemm_128x160_sm90, GemmSm90Params, 384, gemm_128x160_sm90)
+
+template <typename T>
+__device__ void gemm_128x256_sm90(const GemmSm90Params& p) {
+    gemm_specialised<T, 256, false>(p);
+}
+KERNEL_HALF(gemm_128x256_sm90, GemmSm90Params, 384, gemm_128x256_sm90)
+
+template <typename T>
+__device__ void gemm_geglu_128x128_sm90(const GemmSm90Params& p) {
+    gemm_specialised<T, 128, true>(p);
+}
+KERNEL_HALF(gemm_geglu_128x128_sm90, GemmSm90Params, 384, gemm_geglu_128x128_sm90)
+
+template <typename T>
+__device__ void gemm_geglu_128x256_sm90(const GemmSm90Params& p) {
+    gemm_specialised<T, 256, true>(p);
+}
+KERNEL_HALF(gemm_geglu_128x256_sm90, GemmSm90Params, 384, gemm_geglu_128x256_sm90)

@@ -1,0 +1,68 @@
+//! Gradients of linear layers. A gradient in the weights is f32 [O, K], as checkpoints have them.
+
+use super::{LinearWeight, cpu, linear};
+use crate::autograd::Gradients;
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops::gpu::no_gpu_kernel;
+use crate::ops::sums::column_sums;
+use crate::ops::{Accumulate, Cx, Epilogue};
+use crate::tensor::{DType, Tensor};
+
+/// `scale * gradient . weight`: gradient [..., O] -> [..., K].
+pub fn input_gradient(cx: &Cx, weight: &LinearWeight, gradient: &Tensor, scale: f32) -> Result<Tensor> {
+    let mut result = cx.allocate(gradient.shape().with_last(weight.inputs), gradient.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::input_gradient(weight, gradient, scale, result.host_mut()?)?,
+        Device::Gpu(_) => return Err(no_gpu_kernel("linear backward")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
+}
+
+/// `scale * gradient^T . x`: x [..., K], gradient [..., O] -> f32 [O, K].
+pub fn weight_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, scale: f32) -> Result<Tensor> {
+    let mut result = cx.allocate([gradient.shape().last(), x.shape().last()], DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => cpu::weight_gradient(x, gradient, scale, result.host_mut()?)?,
+        Device::Gpu(_) => return Err(no_gpu_kernel("linear weight gradient")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
+}
+
+/// From [value | gate] = `both` [..., 2H] and the gradient [..., H] of `value * gelu(gate)`: that of `both`,
+/// [gradient * gelu(gate) | gradient * value * gelu'(gate)].
+fn gate_gradient(cx: &Cx, both: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    let mut result = cx.allocate(both.shape(), both.dtype())?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            cpu::gate_gradient(both.host()?, gradient.host()?, both.shape().last(), result.host_mut()?);
+        }
+        Device::Gpu(_) => return Err(no_gpu_kernel("linear_geglu backward")),
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
+}
+
+/// The gated GELU: value and gate are computed again.
+pub fn geglu(
+    cx: &Cx,
+    (x, weight, bias): (&Tensor, &LinearWeight, &Tensor),
+    gradient: &Tensor,
+    gradients: &mut Gradients,
+) -> Result<()> {
+    let both = linear(cx, x, weight, &Epilogue::bias(Some(bias)))?;
+    let inner = gate_gradient(cx, &both, gradient)?;
+    drop(both);
+    if gradients.wants(bias) {
+        gradients.add(cx, bias, column_sums(cx, &inner, 1, 1.0, bias.dtype())?)?;
+    }
+    if gradients.wants(&weight.packed) {
+        gradients.add(cx, &weight.packed, weight_gradient(cx, x, &inner, 1.0)?)?;
+    }
+    if gradients.wants(x) {
+        gradients.add(cx, x, input_gradient(cx, weight, &inner, 1.0)?)?;
+    }
+    Ok(())
+}
