@@ -3,6 +3,7 @@
 mod backward;
 mod cpu;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
 
 use super::host::element::with_element;
@@ -11,6 +12,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use backward::{pointwise_gradient, slice_channels, split_into};
+pub(super) use cuda::cast_onto;
 
 /// `constant + sum of factor_i * tensor_i`, all of one shape.
 pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tensor> {
