@@ -6,6 +6,7 @@ mod cpu;
 mod cuda;
 mod cuda_backward;
 pub mod plan;
+mod plan_backward;
 mod sm90;
 
 use super::weights::overwrite;
