@@ -23,28 +23,44 @@ struct ConvSm90Params {
     unsigned pad_4;
     Split split;
     Epilogue epilogue;
-    uint64_t unused[7];
 };
-static_assert(sizeof(ConvSm90Params) == 1408, "src/ops/conv2d/sm90.rs mirrors this");
+static_assert(sizeof(ConvSm90Params) == 1344, "src/ops/conv2d/sm90.rs mirrors this");
+
+// The first pixel of a tile. Tiles go over the pixels before they go along the outputs: those that run together
+// share weights in L2.
+struct Corner {
+    int x, y;
+    unsigned image;
+
+    __device__ __forceinline__ Corner(const ConvSm90Params& p, unsigned tile) {
+        unsigned at = tile % p.rows, place = at % p.area;
+        x = place % p.across << p.log_w, y = place / p.across << p.log_h;
+        image = at / p.area * (TILE_ROWS >> (p.log_w + p.log_h));
+    }
+};
+
+// Finishes and writes eight outputs of pixel `row` of a tile of `width` outputs.
+template <typename T>
+__device__ __forceinline__ void write_sums(const ConvSm90Params& p, unsigned tile, unsigned width, unsigned row,
+                                           unsigned column, float (&values)[8]) {
+    Corner at(p, tile);
+    unsigned x = at.x + (row & ((1u << p.log_w) - 1)), y = at.y + (row >> p.log_w & ((1u << p.log_h) - 1));
+    unsigned image = at.image + (row >> (p.log_w + p.log_h));
+    if (x >= p.out_w || y >= p.out_h || image >= p.images) return;
+    unsigned pixel = (image * p.out_h + y) * p.out_w + x;
+    finish_8<T>(p.epilogue, p.out, values, pixel, tile / p.rows * width + column, p.outputs);
+}
 
 template <typename T, int BN>
 __device__ __forceinline__ void conv_specialised(const ConvSm90Params& p) {
     using Tiles = Specialised<T, BN, 32>;
     auto& shared = shared_as<typename Tiles::Shared>();
-    // Tiles go over the pixels before they go along the outputs: those that run together share weights in L2.
-    struct Corner {
-        int x, y;
-        unsigned image;
-    };
-    auto corner = [&](unsigned tile) {
-        unsigned at = tile % p.rows, image = at / p.area * (Tiles::BM >> (p.log_w + p.log_h)), place = at % p.area;
-        return Corner{int(place % p.across << p.log_w), int(place / p.across << p.log_h), image};
-    };
+    if (thread() == MULTIPLIERS) prefetch_map(p.parts[0]), prefetch_map(p.weights);
     auto load = [&](unsigned tile, unsigned step, auto& stage, Mbarrier& full) {
         int taps = p.kernel * p.kernel, chunk = step / taps, tap = step % taps, part = 0;
         while (chunk >= int(p.end[part])) part++;
         int first = chunk - (part ? int(p.end[part - 1]) : 0), block = p.block[part] + first * 2;
-        Corner at = corner(tile);
+        Corner at(p, tile);
         copy_box(stage.a, p.parts[part], full,
                  {first * 64, at.x + tap % p.kernel - p.pad, at.y + tap / p.kernel - p.pad, int(at.image)});
         int n = tile / p.rows * (BN / 16);
@@ -53,12 +69,7 @@ __device__ __forceinline__ void conv_specialised(const ConvSm90Params& p) {
     };
     auto combine = [](unsigned, float(&)[Tiles::SUMS]) {};
     auto write = [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
-        Corner at = corner(tile);
-        unsigned x = at.x + (row & ((1u << p.log_w) - 1)), y = at.y + (row >> p.log_w & ((1u << p.log_h) - 1));
-        unsigned image = at.image + (row >> (p.log_w + p.log_h));
-        if (x >= p.out_w || y >= p.out_h || image >= p.images) return;
-        unsigned pixel = (image * p.out_h + y) * p.out_w + x;
-        finish_8<T>(p.epilogue, p.out, values, pixel, tile / p.rows * BN + column, p.outputs);
+        write_sums<T>(p, tile, BN, row, column, values);
     };
     Tiles::template run<BN>(shared, p.split, load, combine, write);
 }
@@ -80,3 +91,11 @@ __device__ void conv_128x256_sm90(const ConvSm90Params& p) {
     conv_specialised<T, 256>(p);
 }
 KERNEL_HALF(conv_128x256_sm90, ConvSm90Params, 384, conv_128x256_sm90)
+
+template <typename T>
+__device__ void conv_join_sm90(const ConvSm90Params& p) {
+    join_parts(p.split, [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
+        write_sums<T>(p, tile, p.split.width, row, column, values);
+    });
+}
+KERNEL_HALF(conv_join_sm90, ConvSm90Params, 128, conv_join_sm90)

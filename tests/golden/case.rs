@@ -114,6 +114,11 @@ impl Case {
         Ok((entry.shape().to_vec(), values))
     }
 
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.tensors.metadata().get(key).map(String::as_str)
+    }
+
     /// True for tensors stored in half precision.
     pub fn is_half(&self, name: &str) -> bool {
         self.tensors.get(name).is_some_and(|entry| matches!(entry.dtype(), Dtype::F16 | Dtype::BF16))

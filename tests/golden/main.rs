@@ -11,6 +11,7 @@ mod networks;
 mod pipeline;
 mod place;
 mod tokens;
+mod train;
 mod units;
 
 use std::process::ExitCode;
@@ -33,7 +34,8 @@ fn run(case: &Case) -> Result<Outcome> {
         "pipeline" => pipeline::run(case).map(Outcome::Compared),
         "units" => units::run(case).map(Outcome::Compared),
         "cleaner" => cleaner::run(case).map(Outcome::Compared),
-        "train" | "metrics" => Ok(Outcome::NotBuilt),
+        "train" => train::run(case).map(Outcome::Compared),
+        "metrics" => Ok(Outcome::NotBuilt),
         other => Err(Error::input(format!("unknown kind '{other}'")).at(case.name())),
     }
 }

@@ -23,7 +23,7 @@ struct GemmSm90Params {
     pad: u32,
     split: SplitParams,
     epilogue: EpilogueParams,
-    unused: [u64; 3],
+    unused: [u64; 4],
 }
 const _: () = assert!(size_of::<GemmSm90Params>() == 384);
 
@@ -83,10 +83,7 @@ pub fn linear(
     let choice = product.specialise(gpu.info().multiprocessors)?;
     let rows_of_b = if gated { choice.width / 2 } else { choice.width };
     let boxes = |address, rows, size| Boxes { address, dtype, dims: [k, rows], size: [STEP as u32, size] };
-    let (partial, arrived) = match choice.splits {
-        1 => (0, 0),
-        _ => (scratch.address()?, gpu.counters(choice.tiles)?),
-    };
+    let partial = if choice.splits > 1 { scratch.address()? } else { 0 };
     let params = GemmSm90Params {
         a: gpu.tensor_map(&boxes(x.address()?, m, TILE_ROWS as u32))?,
         b: gpu.tensor_map(&boxes(weight.address()?, n, rows_of_b as u32))?,
@@ -95,13 +92,18 @@ pub fn linear(
         n: n as u32,
         k: k as u32,
         pad: 0,
-        split: choice.params(product.work().steps, partial, arrived),
+        split: choice.params(product.work().steps, partial),
         epilogue,
-        unused: [0; 3],
+        unused: [0; 4],
     };
     // SAFETY: the op checked every shape against the result, all are of the kernel's element type, and the scratch
     // has room for the sums of every part.
-    unsafe { gpu.launch(family(choice.width, gated).of(dtype)?, choice.grid, &params) }
+    unsafe { gpu.launch(family(choice.width, gated).of(dtype)?, choice.grid, &params) }?;
+    match choice.join {
+        // SAFETY: as above; what the first launch left is read in the same tiles.
+        Some(grid) => unsafe { gpu.launch(kernels::GEMM_JOIN_SM90.of(dtype)?, grid, &params) },
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
