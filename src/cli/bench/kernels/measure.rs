@@ -134,7 +134,7 @@ fn rotate(cx: &Cx, runs: &[Run], repeats: usize, batch: f64) -> Result<f64> {
                 best = best.min(cx.device().time(&mut all)?);
             }
         }
-        Some(gpu) => match gpu.capture(&mut all) {
+        Some(gpu) => match gpu.capture(all) {
             Ok(((), replay)) => {
                 for _ in 0..=repeats {
                     // SAFETY: the inputs live as long as `runs`.
