@@ -22,10 +22,10 @@ impl Cx {
     /// # Errors
     /// The device does not compute in `dtype`.
     pub fn new(device: Device, dtype: DType) -> Result<Self> {
-        if device.target() == Target::Cpu && dtype != DType::F32 {
+        if device.target() == Target::Cpu && dtype == DType::F16 {
             return Err(Error::usage(format!("the cpu device does not compute in {}", dtype.name()))
                 .at("--dtype")
-                .fix("give f32 or auto"));
+                .fix("give f32, bf16 or auto"));
         }
         Ok(Cx { device, dtype, tape: None, checkpointing: false })
     }

@@ -7,6 +7,7 @@ pub mod arena;
 pub mod cpu;
 mod dtype;
 pub mod gpu;
+mod matrix_unit;
 pub mod plan;
 mod storage;
 
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 pub use cpu::Cpu;
 pub use dtype::{DType, Element};
 pub use gpu::Gpu;
+pub use matrix_unit::MatrixUnit;
 pub use plan::Plan;
 pub use storage::{Bytes, Storage};
 

@@ -36,7 +36,7 @@ pub mod window_attention;
 pub use crate::autograd::Cx;
 pub use accumulate::{Accumulate, sum};
 pub use activation::Activation;
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, checkpoint_with};
 pub use epilogue::{Epilogue, OwnedEpilogue};
 pub use segments::{OwnedSegments, Segment, Segments};
 pub use weights::overwrite;

@@ -51,7 +51,7 @@ fn every_bad_flag_value_is_one_sentence() {
         ("--stage1-tile", &["-1", "x"]),
         ("--color-fix", &["histogram"]),
         ("--device", &["gpu", "cuda:x", ""]),
-        ("--dtype", &["f64", "f16", "bf16"]),
+        ("--dtype", &["f64", "f16"]),
         ("--threads", &["0", "-1", "x", "100000"]),
         ("--batch", &["0", "-1", "x"]),
         ("--format", &["gif", "tiff"]),

@@ -24,7 +24,17 @@ pub struct Case {
 /// Where `$TASR_GOLDEN_DEVICE` says that cases run.
 pub fn context() -> Result<Cx> {
     let device = std::env::var("TASR_GOLDEN_DEVICE").unwrap_or_else(|_| "cpu".into());
-    Cx::new(Device::open(&device)?, DType::F32)
+    Cx::new(Device::open(&device)?, dtype()?)
+}
+
+/// What networks compute in: `$TASR_GOLDEN_DTYPE`, f32 (the default) or bf16.
+pub fn dtype() -> Result<DType> {
+    match std::env::var("TASR_GOLDEN_DTYPE").as_deref() {
+        Err(_) | Ok("f32") => Ok(DType::F32),
+        Ok("f16") => Ok(DType::F16),
+        Ok("bf16") => Ok(DType::BF16),
+        Ok(other) => Err(Error::usage(format!("unknown element type '{other}'")).at("TASR_GOLDEN_DTYPE")),
+    }
 }
 
 /// All cases whose name contains one of `filters` (all without filters), sorted by folder and name.
@@ -117,6 +127,11 @@ impl Case {
             _ => self.tensors.read_f32(name, &mut values)?,
         }
         Ok((entry.shape().to_vec(), values))
+    }
+
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.tensors.metadata().get(key).map(String::as_str)
     }
 
     /// True for tensors stored in half precision.

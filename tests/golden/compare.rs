@@ -58,6 +58,38 @@ impl Comparison {
         Ok(())
     }
 
+    /// Compares rows of `width` values, each by its own largest golden value.
+    pub fn check_rows(
+        &mut self,
+        case: &Case,
+        name: &str,
+        found: (Vec<usize>, Vec<f32>),
+        width: usize,
+        tolerance: f32,
+    ) -> Result<()> {
+        if !case.has(name) {
+            return Ok(());
+        }
+        let golden = case.values(name)?;
+        let mut error = largest(&found, &golden);
+        if error.is_ok() {
+            let rows = found.1.chunks(width).zip(golden.1.chunks(width));
+            let worst = rows.enumerate().map(|(i, (found, golden))| {
+                let shape = vec![golden.len()];
+                (i, largest(&(shape.clone(), found.to_vec()), &(shape, golden.to_vec())).unwrap_or(f32::NAN))
+            });
+            let (row, value) = worst.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0));
+            error = if value <= tolerance { Ok(value) } else { Err(format!("row {row}: error {value:.2e}")) };
+        }
+        self.rows.push(Row { name: name.into(), error, tolerance });
+        Ok(())
+    }
+
+    /// Notes that something is wrong.
+    pub fn fail(&mut self, name: &str, what: &str) {
+        self.rows.push(Row { name: name.into(), error: Err(what.into()), tolerance: 0.0 });
+    }
+
     /// Bytes: values may differ by 1 in at most 0.1 % of the places.
     pub fn check_bytes(&mut self, case: &Case, name: &str, found: (Vec<usize>, Vec<f32>)) -> Result<()> {
         if !case.has(name) {

@@ -9,6 +9,7 @@ mod compare;
 mod networks;
 mod pipeline;
 mod tokens;
+mod train;
 mod units;
 
 use std::process::ExitCode;
@@ -30,7 +31,8 @@ fn run(case: &Case) -> Result<Outcome> {
         "pipeline" => pipeline::run(case).map(Outcome::Compared),
         "units" => units::run(case).map(Outcome::Compared),
         "cleaner" => cleaner::run(case).map(Outcome::Compared),
-        "train" | "metrics" => Ok(Outcome::NotBuilt),
+        "train" => train::run(case).map(Outcome::Compared),
+        "metrics" => Ok(Outcome::NotBuilt),
         other => Err(Error::input(format!("unknown kind '{other}'")).at(case.name())),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::error::Result;
+use crate::ops::elementwise::cast;
 use crate::ops::linear::{LinearWeight, linear};
 use crate::ops::{Cx, Epilogue};
 use crate::tensor::Tensor;
@@ -20,7 +21,7 @@ const REPEATS: usize = 5;
 pub fn matmul_rate(cx: &Cx) -> Result<f64> {
     let values: Vec<f32> = (0..SIDE * SIDE).map(|i| (i % 251) as f32 / 251.0 - 0.5).collect();
     let weight = LinearWeight::pack(cx, &values, [SIDE, SIDE])?;
-    let x = Tensor::from_f32(cx.device(), &values, [SIDE, SIDE])?;
+    let x = cast(cx, &Tensor::from_f32(cx.device(), &values, [SIDE, SIDE])?, cx.dtype())?;
     let mut best = f64::INFINITY;
     for _ in 0..=REPEATS {
         let start = Instant::now();

@@ -1,13 +1,15 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
 mod backward;
+mod bf16;
 mod cpu;
 mod cpu_backward;
 mod cuda;
 pub mod plan;
+mod sm90;
 
 use super::Cx;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use backward::Saved;
@@ -75,7 +77,18 @@ pub fn attention(
     let inputs = [q.tensor, k.tensor, v.tensor];
     let tracked = cx.tracks(&inputs);
     let mut sum_log = tracked.then(|| cx.allocate([n, heads, l], DType::F32)).transpose()?;
+    let scratch = match (cx.device().target(), q.tensor.dtype()) {
+        (Target::Cpu, DType::BF16) => bf16::scratch(&geometry),
+        _ => 0,
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(_) if q.tensor.dtype() == DType::BF16 && tracked => {
+            return Err(Error::internal("attention in bf16 cannot be differentiated on the cpu"));
+        }
+        Device::Cpu(cpu) if q.tensor.dtype() == DType::BF16 => {
+            bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, result.host_mut()?)?;
+        }
         Device::Cpu(_) => {
             let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;
             cpu::attention(&geometry, (q, k, v), result.host_mut()?, sum_log)?;

@@ -5,6 +5,7 @@
 //! outside the image after the prologue. Kernels 1x1 and 3x3, stride 1 and 2.
 
 mod backward;
+mod bf16;
 pub mod cpu;
 mod cpu_backward;
 mod cuda;
@@ -140,12 +141,17 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     let problem = geometry.problem(&input, result.dtype());
     let stored = sm90::Stored::of(cx, conv, &problem)?;
     let scratch = match (cx.device().target(), &stored) {
+        (Target::Cpu, _) if result.dtype() == DType::BF16 => bf16::scratch(&geometry, conv),
         (Target::Cpu, _) => cpu::scratch(&geometry, conv, weight),
         (Target::Gpu, Some(stored)) => stored.scratch(),
         (Target::Gpu, None) => problem.scratch() / DType::F32.size(),
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(cpu) if result.dtype() == DType::BF16 => {
+            let (scratch, result) = (scratch.host_mut()?, result.host_mut()?);
+            bf16::conv2d(cpu, &geometry, conv, weight, epilogue, scratch, result)?;
+        }
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }

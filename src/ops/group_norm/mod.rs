@@ -11,6 +11,7 @@ pub(super) mod cuda;
 mod cuda_backward;
 pub mod plan;
 
+use super::host::element::with_element;
 use super::{Activation, Cx, Segments};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -74,10 +75,10 @@ pub fn group_norm(
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
-        Device::Cpu(_) => {
+        Device::Cpu(_) => with_element!(segments.dtype()?, T => {
             let statistics = statistics.as_mut().map(|statistics| statistics.host_mut()).transpose()?;
-            cpu::coefficients(segments, norm, adaln, size, statistics, result.host_mut()?)?;
-        }
+            cpu::coefficients::<T>(segments, norm, adaln, size, statistics, result.host_mut()?)
+        })?,
         Device::Gpu(gpu) => {
             let wanted = cuda::Wanted {
                 groups: norm.groups,
@@ -107,7 +108,9 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     let [n, h, w, c] = segments.nhwc()?;
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
-        Device::Cpu(_) => cpu::normalise(segments, affine, h * w, result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            cpu::normalise::<T>(segments, affine, h * w, result.host_mut()?)
+        })?,
         Device::Gpu(gpu) => cuda::normalise(gpu, segments, affine, None, [n, h * w, c], &mut result)?,
         Device::Plan(_) => {}
     }

@@ -6,6 +6,7 @@ mod cuda;
 mod cuda_backward;
 pub mod plan;
 
+use super::host::element::with_element;
 use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -19,7 +20,9 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     }
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => cpu::layer_norm(x, gamma, beta, eps, result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(x.dtype(), T => {
+            cpu::layer_norm::<T>(x, gamma, beta, eps, result.host_mut()?)
+        })?,
         Device::Gpu(gpu) => cuda::layer_norm(gpu, x, [gamma, beta], eps, &mut result)?,
         Device::Plan(_) => {}
     }
