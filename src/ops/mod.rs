@@ -18,6 +18,7 @@ mod weights;
 pub mod adamw;
 pub mod adapter_gate;
 pub mod attention;
+pub mod calls;
 pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;
