@@ -2,6 +2,7 @@
 // down 32 rows at a time. What is summed over rows stays in a thread's registers until the end.
 #pragma once
 
+#include "common/grid.cuh"
 #include "common/reduce.cuh"
 #include "common/vector.cuh"
 
@@ -64,4 +65,82 @@ __device__ __forceinline__ float column_sum(const ColumnSums<COUNT>& scratch, in
 #pragma unroll
     for (unsigned warp = 0; warp < COLUMN_THREADS / 32; warp++) sum += scratch.partial[warp][k][channel];
     return sum;
+}
+
+// --- sums over the rows of a matrix --------------------------------------------------------------------------
+// Rows come in groups (images) that are summed apart, and those of a group in slices; grid (tiles * slices,
+// groups). The last block of a tile adds its slices up, so the result is the same whatever the order of blocks.
+// Mirrored by ColumnParams in src/ops/columns.rs.
+
+struct Columns {
+    float* partial;      // [groups, slices, tiles, sums, 64]; unused with one slice
+    unsigned* counters;  // [groups, tiles]
+    unsigned rows;       // of a group
+    unsigned channels;
+    unsigned tiles;
+    unsigned slices;
+    unsigned slice;  // rows of a slice; the last has what is left
+    unsigned pad;
+};
+static_assert(sizeof(Columns) == 40, "src/ops/columns.rs mirrors this");
+
+template <int COUNT>
+struct ColumnShared {
+    union {
+        ColumnSums<COUNT> sums;
+        float slices[4][COUNT][COLUMN_CHANNELS];
+    };
+    unsigned flag[4];
+};
+static_assert(sizeof(ColumnShared<1>) == 2064 && sizeof(ColumnShared<2>) == 4112, "src/ops/columns.rs knows these");
+
+// This block's rows within its group.
+__device__ __forceinline__ void column_rows(const Columns& c, unsigned& first, unsigned& end) {
+    first = blockIdx.x / c.tiles * c.slice;
+    end = c.rows - first < c.slice ? c.rows : first + c.slice;
+}
+
+// This thread's first channel.
+__device__ __forceinline__ unsigned first_channel(const Columns& c) {
+    return blockIdx.x % c.tiles * COLUMN_CHANNELS + column_channel();
+}
+
+// Adds the threads' `sums` of the block's rows up, and calls finish(group, channel, total of each sum) for every
+// channel, in whichever block comes last.
+template <int COUNT, typename Finish>
+__device__ __forceinline__ void finish_columns(const Columns& c, float (&sums)[COUNT][8], ColumnShared<COUNT>& shared,
+                                               Finish finish) {
+    unsigned tile = blockIdx.x % c.tiles, slice = blockIdx.x / c.tiles, group = blockIdx.y;
+    unsigned lane = thread() % COLUMN_CHANNELS, part = thread() / COLUMN_CHANNELS;
+    unsigned channel = tile * COLUMN_CHANNELS + lane;
+    float total[COUNT];
+    add_rows_up(sums, shared.sums);
+    if (part == 0) {
+#pragma unroll
+        for (int k = 0; k < COUNT; k++) total[k] = column_sum(shared.sums, k, lane);
+    }
+    if (c.slices > 1) {
+        uint64_t stride = uint64_t(c.tiles) * COUNT * COLUMN_CHANNELS;
+        float* partial = c.partial + group * c.slices * stride + uint64_t(tile) * COUNT * COLUMN_CHANNELS + lane;
+        if (part == 0) {
+#pragma unroll
+            for (int k = 0; k < COUNT; k++) partial[slice * stride + k * COLUMN_CHANNELS] = total[k];
+        }
+        if (!arrive_last(c.counters + uint64_t(group) * c.tiles + tile, c.slices, shared.flag[0])) return;
+#pragma unroll
+        for (int k = 0; k < COUNT; k++) {
+            float sum = 0.0f;
+#pragma unroll 4
+            for (unsigned i = part; i < c.slices; i += 4) sum += partial[i * stride + k * COLUMN_CHANNELS];
+            shared.slices[part][k][lane] = sum;
+        }
+        __syncthreads();
+        if (part == 0) {
+#pragma unroll
+            for (int k = 0; k < COUNT; k++)
+                total[k] = (shared.slices[0][k][lane] + shared.slices[1][k][lane]) +
+                           (shared.slices[2][k][lane] + shared.slices[3][k][lane]);
+        }
+    }
+    if (part == 0 && channel < c.channels) finish(group, channel, total);
 }

@@ -3,13 +3,11 @@
 
 #include "common/kernel.cuh"
 
-// Called by every thread of each of `blocks` blocks, or by those of each that `sync` synchronises, thread 0
-// among them, after their results are written; true in the block that arrives last. `counter` is zero before
-// the launch and after it. `flag` is scratch in shared memory.
-template <typename Sync>
-__device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned blocks, unsigned& flag, Sync sync) {
+// Called by every thread of each of `blocks` blocks after its results are written; true in the block that
+// arrives last. `counter` is zero before the launch and after it. `flag` is scratch in shared memory.
+__device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned blocks, unsigned& flag) {
     __threadfence();
-    sync();
+    __syncthreads();
     if (thread() == 0) {
 #ifdef TASR_EMULATOR
         emulator::publish();
@@ -17,7 +15,7 @@ __device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned blocks, 
         flag = atomicAdd(counter, 1u) + 1 == blocks;
         if (flag) atomicExch(counter, 0u);
     }
-    sync();
+    __syncthreads();
     bool last = flag != 0;
     if (last) {
         __threadfence();
@@ -26,8 +24,4 @@ __device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned blocks, 
 #endif
     }
     return last;
-}
-
-__device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned blocks, unsigned& flag) {
-    return arrive_last(counter, blocks, flag, [] { __syncthreads(); });
 }

@@ -46,3 +46,31 @@ __device__ __forceinline__ void activate_all(float (&values)[COUNT], unsigned ac
         default: return;
     }
 }
+
+// The derivative of silu: s * (1 + x * (1 - s)), s the sigmoid of x.
+__device__ __forceinline__ float silu_slope(float x) {
+    float s = sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}
+
+// The derivative of gelu: Phi(x) + x * phi(x).
+__device__ __forceinline__ float gelu_slope(float x) {
+    return 0.5f * (1.0f + erff(x * 0.70710678118654752f)) + x * 0.39894228040143268f * __expf(-0.5f * x * x);
+}
+
+// Multiplies gradients by the derivative of the activation at x.
+template <int COUNT>
+__device__ __forceinline__ void multiply_by_slope(float (&gradient)[COUNT], const float (&x)[COUNT], unsigned activation,
+                                                  float slope) {
+    auto each = [&](auto derivative) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) gradient[i] *= derivative(x[i]);
+    };
+    switch (activation) {
+        case ACT_SILU: return each([](float x) { return silu_slope(x); });
+        case ACT_RELU: return each([](float x) { return x > 0.0f ? 1.0f : 0.0f; });
+        case ACT_LEAKY_RELU: return each([=](float x) { return x > 0.0f ? 1.0f : slope; });
+        case ACT_GELU: return each([](float x) { return gelu_slope(x); });
+        default: return;
+    }
+}

@@ -1,32 +1,56 @@
 // Products of tiles on sm_90a by specialised warps, for plain and implicit GEMMs: one thread has tiles copied
 // to a ring in shared memory, two warpgroups multiply them, and blocks stay for one tile after the other.
 //
-// A tile is 128 x BN, 64 rows a warpgroup, over 64 of k at a time. A row of 64 halves in shared memory is 128
-// bytes with the 128-byte swizzle. With splits, several blocks sum parts of k of one tile; each leaves its
-// sums in memory, and the last adds them in the order of k.
+// A tile is 128 x BN, 64 rows a warpgroup, over 64 of k at a time. In shared memory a row of a is 64 halves with
+// the 128-byte swizzle; b is [BN, 64] likewise, or two tiles [BN, 32], one behind the other, with the swizzle of
+// 64 bytes. With splits, several blocks sum parts of k of one tile and leave their sums in memory, which a second
+// launch adds in the order of k: among all blocks, where the last block of a tile would be alone with it.
 #pragma once
 
-#include "common/grid.cuh"
 #include "common/tma.cuh"
 #include "common/vector.cuh"
 #include "common/wgmma.cuh"
 
 // Mirrored by SplitParams in src/ops/specialised.rs.
 struct Split {
-    float* partial;     // [splits, tiles, 128, BN], or absent without splits
-    unsigned* arrived;  // [tiles] of zeros, before and after
+    float* partial;  // [splits, tiles, 128, width], or absent without splits
     unsigned tiles, splits;
     unsigned steps;  // tiles along k
-    unsigned pad;
+    unsigned width;  // BN
 };
-static_assert(sizeof(Split) == 32, "src/ops/specialised.rs mirrors this");
+static_assert(sizeof(Split) == 24, "src/ops/specialised.rs mirrors this");
 
 // Warps 0 to 7 multiply, warp 8 copies, the three behind it make its warpgroup whole.
-constexpr unsigned SPECIALISED_THREADS = 384, MULTIPLIERS = 256;
+constexpr unsigned MULTIPLIERS = 256;
+constexpr unsigned TILE_ROWS = 128;
 
-template <typename T, int BN>
+// Where the sums of a part of a tile are.
+__device__ __forceinline__ float* part_of(const Split& p, unsigned tile, unsigned split, unsigned row,
+                                          unsigned column) {
+    return p.partial + ((uint64_t(split) * p.tiles + tile) * TILE_ROWS + row) * p.width + column;
+}
+
+// The second launch of a product with splits: each thread adds eight columns of a row and hands them to
+// write(tile, row, column, values).
+template <typename Write>
+__device__ __forceinline__ void join_parts(const Split& p, Write write) {
+    unsigned item = blockIdx.x * blockDim.x + thread(), across = p.width / 8;
+    unsigned tile = item / (TILE_ROWS * across), row = item / across % TILE_ROWS, column = item % across * 8;
+    if (tile >= p.tiles) return;
+    float sum[8] = {};
+#pragma unroll 4
+    for (unsigned split = 0; split < p.splits; split++) {
+        float values[8];
+        load_8(part_of(p, tile, split, row, column), values);
+#pragma unroll
+        for (int i = 0; i < 8; i++) sum[i] += values[i];
+    }
+    write(tile, row, column, sum);
+}
+
+template <typename T, int BN, int B_ROW = 64>
 struct Specialised {
-    static constexpr int BM = 128, BK = 64;
+    static constexpr int BM = TILE_ROWS, BK = 64;
     static constexpr int SUMS = BN / 2;
     // as many as fit beside the staging memory
     static constexpr int STAGES = BN == 128 ? 6 : BN == 160 ? 5 : 4;
@@ -44,9 +68,8 @@ struct Specialised {
         Stage stage[STAGES];
         float staging[MULTIPLIERS / 32][16 * STAGING_ROW];
         Mbarrier full[STAGES], empty[STAGES];
-        unsigned last, pad;
     };
-    static_assert(sizeof(Shared) == STAGES * (BM + BN) * BK * 2 + 20480 + STAGES * 16 + 8,
+    static_assert(sizeof(Shared) == STAGES * (BM + BN) * BK * 2 + 20480 + STAGES * 16,
                   "src/ops/specialised.rs computes this");
     static_assert(sizeof(Shared) <= 227 * 1024, "a block of sm_90 has 227 KiB");
 
@@ -118,8 +141,13 @@ struct Specialised {
                 else
                     write(tile, row, column, values);
             });
-            if (p.splits > 1) add_parts(shared, p, tile, write);
         });
+    }
+
+    // Columns 16 `k` to 16 `k` + 15 of b.
+    static __device__ __forceinline__ uint64_t columns_of_b(const Stage& stage, int k) {
+        constexpr int STEPS = B_ROW / 16;
+        return advance_tile(describe_tile<B_ROW * 2>(stage.b + k / STEPS * (BN * B_ROW)), k % STEPS);
     }
 
     // The sums over `steps` tiles of the ring. A stage is given back once the products of the next are issued
@@ -130,12 +158,12 @@ struct Specialised {
         for (unsigned step = 0; step < steps; step++, place.next()) {
             wait(shared.full[place.stage], place.parity);
             Stage& stage = shared.stage[place.stage];
-            uint64_t a = describe_tile(stage.a + half), b = describe_tile(stage.b);
+            uint64_t a = describe_tile(stage.a + half);
             pin(sum);
             fence_products();
 #pragma unroll
             for (int k = 0; k < BK / 16; k++)
-                multiply<T>(sum, advance_tile(a, k), advance_tile(b, k), step > 0 || k > 0);
+                multiply<T>(sum, advance_tile(a, k), columns_of_b(stage, k), step > 0 || k > 0);
             commit_products();
             pin(sum);
             if (step > 0) {
@@ -147,28 +175,6 @@ struct Specialised {
         wait_products<0>();
         pin(sum);
         if (lane_index() == 0) arrive(shared.empty[before]);
-    }
-
-    static __device__ __forceinline__ float* part_of(const Split& p, unsigned tile, unsigned split, unsigned row,
-                                                     unsigned column) {
-        return p.partial + (uint64_t(split) * p.tiles + tile) * (BM * BN) + row * BN + column;
-    }
-
-    // In the last block of the tile: the sums of all parts are added and written.
-    template <typename Write>
-    static __device__ __forceinline__ void add_parts(Shared& shared, const Split& p, unsigned tile, Write write) {
-        if (!arrive_last(p.arrived + tile, p.splits, shared.last, [] { sync_threads(1, MULTIPLIERS); })) return;
-        for (unsigned item = thread(); item < BM * BN / 8; item += MULTIPLIERS) {
-            unsigned row = item / (BN / 8), column = item % (BN / 8) * 8;
-            float sum[8] = {};
-            for (unsigned split = 0; split < p.splits; split++) {
-                float values[8];
-                load_8(part_of(p, tile, split, row, column), values);
-#pragma unroll
-                for (int i = 0; i < 8; i++) sum[i] += values[i];
-            }
-            write(tile, row, column, sum);
-        }
     }
 
     // Hands the first COLUMNS columns of the sums out in rows: calls write(row, column, values) for eight

@@ -2,8 +2,9 @@
 // becomes zeros. The host encodes tensor, box and swizzle in a TensorMap (Gpu::tensor_map), which is part of
 // the kernel's params.
 //
-// With the 128-byte swizzle a row of the box is 128 bytes in eight chunks of 16, and chunk c of row r lies at
-// place c ^ (r % 8): the tile starts at a multiple of 1024 bytes.
+// A row of the box is 128 bytes in eight chunks of 16, and chunk c of row r lies at place c ^ (r % 8): the tile
+// starts at a multiple of 1024 bytes. Or it is 64 bytes in four chunks, c lies at c ^ (r / 2 % 4), and the tile
+// starts at a multiple of 512.
 #pragma once
 
 #include "common/mbarrier.cuh"
@@ -25,7 +26,7 @@ __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
 template <int RANK>
 __device__ __forceinline__ void copy_box(void* shared, const TensorMap& map, Mbarrier& barrier,
                                          const int (&first)[RANK], TASR_SITE) {
-    static_assert(RANK == 2 || RANK == 4, "other ranks have no caller");
+    static_assert(RANK == 2 || RANK == 4 || RANK == 5, "other ranks have no caller");
 #ifdef TASR_EMULATOR
     emulator::copy_box(shared, &map, &barrier, first, RANK, site);
 #else
@@ -36,13 +37,21 @@ __device__ __forceinline__ void copy_box(void* shared, const TensorMap& map, Mba
             :
             : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(&barrier)), "r"(first[0]), "r"(first[1])
             : "memory");
-    else
+    else if constexpr (RANK == 4)
         asm volatile(
             "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
             "[%1, {%3, %4, %5, %6}], [%2];"
             :
             : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(&barrier)), "r"(first[0]), "r"(first[1]),
               "r"(first[2]), "r"(first[3])
+            : "memory");
+    else
+        asm volatile(
+            "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+            "[%1, {%3, %4, %5, %6, %7}], [%2];"
+            :
+            : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(&barrier)), "r"(first[0]), "r"(first[1]),
+              "r"(first[2]), "r"(first[3]), "r"(first[4])
             : "memory");
 #endif
 }

@@ -88,3 +88,20 @@ __device__ __forceinline__ void store_some(T* to, const float (&values)[8], int 
     for (int i = 0; i < 8; i++)
         if (i < count) to[i] = from_f32<T>(values[i]);
 }
+
+// Eight elements in one access where `whole` says that the address allows it, else those that there are.
+template <typename T>
+__device__ __forceinline__ void load_up_to_8(const T* from, float (&values)[8], int count, bool whole) {
+    if (whole && count == 8)
+        load_8(from, values);
+    else
+        load_some(from, values, count);
+}
+
+template <typename T>
+__device__ __forceinline__ void store_up_to_8(T* to, const float (&values)[8], int count, bool whole) {
+    if (whole && count == 8)
+        store_8(to, values);
+    else
+        store_some(to, values, count);
+}

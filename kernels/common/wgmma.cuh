@@ -7,20 +7,25 @@
 
 #include "common/kernel.cuh"
 
-// A tile of rows of 64 halves with the 128-byte swizzle, as the hardware reads it: address, bytes between
-// groups of eight rows, swizzle. The start moves along k by whole 16-byte chunks within the first row.
+// A tile of rows of ROW_BYTES with the swizzle of that many bytes, as the hardware reads it: address, bytes
+// between groups of eight rows, swizzle. The start moves along k by whole 16-byte chunks within the first row.
+template <int ROW_BYTES = 128>
 __device__ __forceinline__ uint64_t describe_tile(const void* tile) {
+    static_assert(ROW_BYTES == 128 || ROW_BYTES == 64, "rows of the swizzles that TMA writes here");
 #ifdef TASR_EMULATOR
     uint64_t address = emulator::shared_offset(tile);
 #else
     uint64_t address = unsigned(__cvta_generic_to_shared(tile));
 #endif
-    constexpr uint64_t GROUP_BYTES = 1024, SWIZZLE_128 = 1;
-    return (address & 0x3ffff) >> 4 | 1ull << 16 | (GROUP_BYTES >> 4) << 32 | SWIZZLE_128 << 62;
+    constexpr uint64_t GROUP_BYTES = 8 * ROW_BYTES, SWIZZLE = ROW_BYTES == 128 ? 1 : 2;
+    return (address & 0x3ffff) >> 4 | 1ull << 16 | (GROUP_BYTES >> 4) << 32 | SWIZZLE << 62;
 }
 
 // The described tile from column 16 `step` on.
 __device__ __forceinline__ uint64_t advance_tile(uint64_t tile, int step) { return tile + step * 2; }
+
+// The described tile from row 16 `step` on.
+__device__ __forceinline__ uint64_t advance_rows(uint64_t tile, int step) { return tile + step * 128; }
 
 // Before the first product, and after the sums were touched: what was done is done before the products.
 __device__ __forceinline__ void fence_products(TASR_SITE) {
@@ -74,12 +79,14 @@ __device__ __forceinline__ void pin(float (&sum)[COUNT]) {
         "+f"(sum[I + 5]), "+f"(sum[I + 6]), "+f"(sum[I + 7]), "+f"(sum[I + 8]), "+f"(sum[I + 9]),        \
         "+f"(sum[I + 10]), "+f"(sum[I + 11]), "+f"(sum[I + 12]), "+f"(sum[I + 13]), "+f"(sum[I + 14]),   \
         "+f"(sum[I + 15])
-#define TASR_SUMS_64 TASR_SUMS_16(0), TASR_SUMS_16(16), TASR_SUMS_16(32), TASR_SUMS_16(48)
+#define TASR_SUMS_32 TASR_SUMS_16(0), TASR_SUMS_16(16)
+#define TASR_SUMS_64 TASR_SUMS_32, TASR_SUMS_16(32), TASR_SUMS_16(48)
 #define TASR_SUMS_80 TASR_SUMS_64, TASR_SUMS_16(64)
 #define TASR_SUMS_128 TASR_SUMS_80, TASR_SUMS_16(80), TASR_SUMS_16(96), TASR_SUMS_16(112)
-#define TASR_REGISTERS_64 \
+#define TASR_REGISTERS_32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TASR_REGISTERS_64 TASR_REGISTERS_32 ", " \
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define TASR_REGISTERS_80 TASR_REGISTERS_64 ", " \
@@ -113,6 +120,27 @@ __device__ __forceinline__ void multiply(float (&sum)[COUNT], uint64_t a, uint64
         if constexpr (COUNT == 80) TASR_WGMMA("f16", "160", 80, "80", "81", "82");
         if constexpr (COUNT == 128) TASR_WGMMA("f16", "256", 128, "128", "129", "130");
     }
+#endif
+}
+
+// sum += a . b, or = where `keep` is false: a [64, 16] in registers, of which each warp has 16 rows as mma.cuh has
+// them, and b [16, 64] the first rows of a described tile. Until wait_products a must not be touched either.
+template <typename T>
+__device__ __forceinline__ void multiply_rows(float (&sum)[32], const unsigned (&a)[4], uint64_t b, bool keep,
+                                              TASR_SITE) {
+#ifdef TASR_EMULATOR
+    emulator::wgmma_rows(sum, a, b, keep, is_bf16<T>, site);
+#else
+#define TASR_WGMMA_ROWS(TYPE)                                                                            \
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %37, 0;\n"                                     \
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE                             \
+                 " {" TASR_REGISTERS_32 "}, {%32, %33, %34, %35}, %36, keep, 1, 1, 1;\n}"                \
+                 : TASR_SUMS_32                                                                          \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)))
+    if constexpr (is_bf16<T>)
+        TASR_WGMMA_ROWS("bf16");
+    else
+        TASR_WGMMA_ROWS("f16");
 #endif
 }
 

@@ -36,6 +36,8 @@ unsigned shared_offset(const void* shared);
 /// One thread's part of wgmma.m64nNk16 with N = 2 `count`: it has the sums when wgmma_wait says so.
 void wgmma_fence(Site site);
 void wgmma(float* sum, unsigned count, uint64_t a, uint64_t b, bool keep, bool bf16, Site site);
+/// The same for m64n64k16 with A in registers, as mma.m16n8k16 has it, and rows of a tile as B.
+void wgmma_rows(float* sum, const unsigned* a, uint64_t b, bool keep, bool bf16, Site site);
 void wgmma_commit(Site site);
 void wgmma_wait(unsigned groups_left, Site site);
 

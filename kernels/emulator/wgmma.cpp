@@ -63,9 +63,11 @@ struct Tile {
         return swizzled(start + row / 8 * group_bytes + row % 8 * row_bytes + chunk * 16, row_bytes);
     }
 
-    /// Row `row` belongs to warp `first_warp` + `owner`, which reads it until its group is done.
-    void read(unsigned row, unsigned warp, unsigned time, bool bf16, float* to, unsigned stride, Site site) const {
-        for (unsigned chunk = 0; chunk < 2; chunk++) {
+    /// The first `chunks` times eight columns of a row; they belong to `warp`, which reads them until its group
+    /// is done.
+    void read(unsigned row, unsigned chunks, unsigned warp, unsigned time, bool bf16, float* to, unsigned stride,
+              Site site) const {
+        for (unsigned chunk = 0; chunk < chunks; chunk++) {
             unsigned at = place(row, chunk);
             uintptr_t address = worker->shared_region.base + at;
             if (at + 16 > worker->launch->shared_bytes)
@@ -81,6 +83,8 @@ struct Issue {
     float* sum;
     unsigned count;
     uint64_t a, b;
+    /// in place of the tile `a`, with rows of `b` as they lie
+    const unsigned* registers;
     bool keep, bf16;
     Site site;
 };
@@ -118,12 +122,26 @@ void execute(Warpgroup& group, unsigned first_warp) {
     if (FIRST_READER + first_warp + 4 > MAX_ACTORS) fail(own.site, "the emulator follows wgmma of 16 warps only");
     unsigned n = own.count * 2, time = group.committed + 1;
     static thread_local float a[64 * 16], b[16 * 256];
-    Tile left(own.a, own.site), right(own.b, own.site);
-    for (unsigned row = 0; row < 64; row++)
-        left.read(row, first_warp + row / 16, time, own.bf16, a + row * 16, 1, own.site);
     // Every warp reads the whole of b: an eighth row each stands for it.
-    for (unsigned row = 0; row < n; row++)
-        right.read(row, first_warp + row / 8 % 4, time, own.bf16, b + row, n, own.site);
+    Tile right(own.b, own.site);
+    if (own.registers) {
+        for (unsigned t = 0; t < WARPGROUP; t++) {
+            const unsigned* registers = static_cast<Issue*>(group.arguments[t])->registers;
+            for (unsigned i = 0; i < 8; i++) {
+                unsigned row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8, column = t % 4 * 2 + i % 2 + i / 4 * 8;
+                auto half = reinterpret_cast<const char*>(registers) + i * 2;
+                a[row * 16 + column] = half_value(half, own.bf16);
+            }
+        }
+        for (unsigned row = 0; row < 16; row++)
+            right.read(row, n / 8, first_warp + row % 4, time, own.bf16, b + row * n, 1, own.site);
+    } else {
+        Tile left(own.a, own.site);
+        for (unsigned row = 0; row < 64; row++)
+            left.read(row, 2, first_warp + row / 16, time, own.bf16, a + row * 16, 1, own.site);
+        for (unsigned row = 0; row < n; row++)
+            right.read(row, 2, first_warp + row / 8 % 4, time, own.bf16, b + row, n, own.site);
+    }
     Product& product = product_of(group, n);
     product.group = group.committed;
     if (!own.keep) std::fill(product.sums.begin(), product.sums.end(), 0.0f);
@@ -141,7 +159,12 @@ void wgmma_fence(Site site) {
 }
 
 void wgmma(float* sum, unsigned count, uint64_t a, uint64_t b, bool keep, bool bf16, Site site) {
-    Issue issue{sum, count, a, b, keep, bf16, site};
+    Issue issue{sum, count, a, b, nullptr, keep, bf16, site};
+    meet("wgmma", execute, &issue, site);
+}
+
+void wgmma_rows(float* sum, const unsigned* a, uint64_t b, bool keep, bool bf16, Site site) {
+    Issue issue{sum, 32, 0, b, a, keep, bf16, site};
     meet("wgmma", execute, &issue, site);
 }
 

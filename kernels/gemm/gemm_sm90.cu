@@ -15,18 +15,27 @@ struct GemmSm90Params {
     unsigned m, n, k, pad;
     Split split;
     Epilogue epilogue;
-    uint64_t unused[3];
+    uint64_t unused[4];
 };
 static_assert(sizeof(GemmSm90Params) == 384, "src/ops/linear/sm90.rs mirrors this");
+
+// Finishes and writes eight columns of row `row` of a tile of `width` columns.
+template <typename T>
+__device__ __forceinline__ void write_sums(const GemmSm90Params& p, unsigned tile, unsigned width, unsigned row,
+                                           unsigned column, float (&values)[8]) {
+    unsigned rows = divide_up(p.m, TILE_ROWS), m = tile % rows * TILE_ROWS + row;
+    if (m < p.m) finish_8<T>(p.epilogue, p.out, values, m, tile / rows * width + column, p.n);
+}
 
 template <typename T, int BN, bool GATED>
 __device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
     using Tiles = Specialised<T, BN>;
     constexpr unsigned COLUMNS = GATED ? BN / 2 : BN;
     auto& shared = shared_as<typename Tiles::Shared>();
+    if (thread() == MULTIPLIERS) prefetch_map(p.a), prefetch_map(p.b);
     unsigned h = GATED ? p.n / 2 : p.n;
     // Tiles go down m before they go along n: those that run together share columns of b in L2.
-    unsigned rows = divide_up(p.m, unsigned(Tiles::BM));
+    unsigned rows = divide_up(p.m, TILE_ROWS);
     auto load = [&](unsigned tile, unsigned step, auto& stage, Mbarrier& full) {
         int k = step * Tiles::BK, m = tile % rows * Tiles::BM, n = tile / rows * COLUMNS;
         copy_box(stage.a, p.a, full, {k, m});
@@ -46,12 +55,12 @@ __device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
         }
     };
     auto write = [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
-        unsigned m = tile % rows * Tiles::BM + row, n = tile / rows * COLUMNS + column;
-        if (m >= p.m) return;
-        if constexpr (GATED)
-            write_8<T>(p.out, values, uint64_t(m) * h, n, h, p.epilogue.aligned);
-        else
-            finish_8<T>(p.epilogue, p.out, values, m, n, p.n);
+        if constexpr (GATED) {
+            unsigned m = tile % rows * TILE_ROWS + row, n = tile / rows * COLUMNS + column;
+            if (m < p.m) write_8<T>(p.out, values, uint64_t(m) * h, n, h, p.epilogue.aligned);
+        } else {
+            write_sums<T>(p, tile, BN, row, column, values);
+        }
     };
     Tiles::template run<COLUMNS>(shared, p.split, load, combine, write);
 }
@@ -85,3 +94,11 @@ __device__ void gemm_geglu_128x256_sm90(const GemmSm90Params& p) {
     gemm_specialised<T, 256, true>(p);
 }
 KERNEL_HALF(gemm_geglu_128x256_sm90, GemmSm90Params, 384, gemm_geglu_128x256_sm90)
+
+template <typename T>
+__device__ void gemm_join_sm90(const GemmSm90Params& p) {
+    join_parts(p.split, [&](unsigned tile, unsigned row, unsigned column, float(&values)[8]) {
+        write_sums<T>(p, tile, p.split.width, row, column, values);
+    });
+}
+KERNEL_HALF(gemm_join_sm90, GemmSm90Params, 128, gemm_join_sm90)

@@ -302,56 +302,70 @@ __device__ void group_norm_pairs(const GroupNormParams& p) {
 }
 KERNEL_ALL(group_norm_pairs, GroupNormParams, 256, group_norm_pairs)
 
-// --- normalise: out = activation(x * a + b), a and b per image and channel ---------------------------------
+// --- normalise: out = activation(x * a + b) + onto, a and b per image and channel --------------------------
 // parts [images, area, c], coefficients [images, 2, channels] f32 => [images, area, channels]; 256 threads: 64
-// channels of 128 rows; grid (tiles * slices, images); moves 2 to 3 * images * area * channels elements
+// channels of 128 rows; grid (tiles * slices, images); moves 2 to 4 * images * area * channels elements
 
 struct NormaliseParams {
     void* out;
     const float* coefficients;
+    const void* onto;  // [images, area, channels] or absent
     unsigned area;
     unsigned activation;
     float slope;
     unsigned pad;
     Segments segments;
 };
-static_assert(sizeof(NormaliseParams) == 208, "src/ops/group_norm/cuda.rs mirrors this");
+static_assert(sizeof(NormaliseParams) == 216, "src/ops/group_norm/cuda.rs mirrors this");
 
 constexpr int NORMALISE_ROWS = 4;
 
+template <typename T, SegmentKind KIND>
+__device__ __forceinline__ void normalise_rows(const NormaliseParams& p, const SegmentColumn<T>& column, unsigned row,
+                                               int own) {
+    constexpr bool WHOLE = KIND != ELEMENTS;
+    unsigned channels = p.segments.channels;
+    uint64_t image = uint64_t(blockIdx.y) * p.area;
+    SegmentLine<T, KIND> line[NORMALISE_ROWS];
+#pragma unroll
+    for (int i = 0; i < NORMALISE_ROWS; i++)
+        if (row + i * COLUMN_ROWS < p.area) line[i].load(p.segments, column, image + row + i * COLUMN_ROWS);
+    float a[8], b[8];
+    const float* coefficients = p.coefficients + uint64_t(blockIdx.y) * 2 * channels + column.channel;
+    load_up_to_8(coefficients, a, own, WHOLE);
+    load_up_to_8(coefficients + channels, b, own, WHOLE);
+#pragma unroll
+    for (int i = 0; i < NORMALISE_ROWS; i++) {
+        if (row + i * COLUMN_ROWS >= p.area) break;
+        float x[8];
+        line[i].get(x);
+#pragma unroll
+        for (int j = 0; j < 8; j++) x[j] = x[j] * a[j] + b[j];
+        activate_all(x, p.activation, p.slope);
+        uint64_t to = (image + row + i * COLUMN_ROWS) * channels + column.channel;
+        if (p.onto) {
+            float onto[8];
+            load_up_to_8(static_cast<const T*>(p.onto) + to, onto, own, WHOLE);
+#pragma unroll
+            for (int j = 0; j < 8; j++) x[j] += onto[j];
+        }
+        store_up_to_8(static_cast<T*>(p.out) + to, x, own, WHOLE);
+    }
+}
+
 template <typename T>
 __device__ void normalise(const NormaliseParams& p) {
-    unsigned channels = p.segments.channels, tiles = divide_up(channels, COLUMN_CHANNELS), image = blockIdx.y;
+    unsigned tiles = divide_up(p.segments.channels, COLUMN_CHANNELS);
     unsigned channel = blockIdx.x % tiles * COLUMN_CHANNELS + column_channel();
     unsigned row = blockIdx.x / tiles * NORMALISE_ROWS * COLUMN_ROWS + column_row();
-    int own = own_channels(channel, channels);
+    int own = own_channels(channel, p.segments.channels);
     if (own == 0) return;
-    float a[8], b[8], x[NORMALISE_ROWS][8];
-    const float* coefficients = p.coefficients + uint64_t(image) * 2 * channels + channel;
-#pragma unroll
-    for (int i = 0; i < NORMALISE_ROWS; i++) {
-        unsigned at = row + i * COLUMN_ROWS;
-        if (at < p.area) segment_8<T>(p.segments, uint64_t(image) * p.area + at, channel, x[i]);
-    }
-    if (p.segments.aligned) {
-        load_8(coefficients, a);
-        load_8(coefficients + channels, b);
-    } else {
-        load_some(coefficients, a, own);
-        load_some(coefficients + channels, b, own);
-    }
-#pragma unroll
-    for (int i = 0; i < NORMALISE_ROWS; i++) {
-        unsigned at = row + i * COLUMN_ROWS;
-        if (at >= p.area) break;
-#pragma unroll
-        for (int j = 0; j < 8; j++) x[i][j] = x[i][j] * a[j] + b[j];
-        activate_all(x[i], p.activation, p.slope);
-        T* to = static_cast<T*>(p.out) + (uint64_t(image) * p.area + at) * channels + channel;
-        if (p.segments.aligned)
-            store_8(to, x[i]);
-        else
-            store_some(to, x[i], own);
-    }
+    SegmentColumn<T> column = segment_column<T>(p.segments, channel);
+    if (!p.segments.aligned)
+        normalise_rows<T, ELEMENTS>(p, column, row, own);
+    else if (column.plus)
+        normalise_rows<T, SUM_OF_TWO>(p, column, row, own);
+    else
+        normalise_rows<T, ONE_TENSOR>(p, column, row, own);
 }
 KERNEL_ALL(normalise, NormaliseParams, 256, normalise)

@@ -50,9 +50,23 @@ impl Device {
         Device::Cpu(Arc::new(Cpu::new()))
     }
 
-    /// A device that only counts what `target` would allocate.
+    /// A device that only counts what `target` would allocate; a GPU is one of sm_80.
     pub fn plan(target: Target) -> Self {
         Device::Plan(Arc::new(Plan::new(target)))
+    }
+
+    /// A device that only counts what this one would allocate.
+    pub fn planned(&self) -> Self {
+        Device::Plan(Arc::new(Plan::new(self.target()).specialised_as(self.specialised())))
+    }
+
+    /// True when plans may choose the kernels of sm_90a.
+    pub fn specialised(&self) -> bool {
+        match self {
+            Device::Cpu(_) => false,
+            Device::Gpu(gpu) => gpu.specialised(),
+            Device::Plan(plan) => plan.specialised(),
+        }
     }
 
     /// Opens what `--device` names: `auto`, `cpu`, `cuda`, `cuda:N`, `emulator`.

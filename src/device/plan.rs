@@ -17,6 +17,7 @@ struct State {
 #[derive(Debug)]
 pub struct Plan {
     target: Target,
+    specialised: bool,
     state: Mutex<State>,
 }
 
@@ -24,11 +25,20 @@ impl Plan {
     pub fn new(target: Target) -> Self {
         let mut activations = Allocator::default();
         let slab = activations.add_slab(0);
-        Plan { target, state: Mutex::new(State { activations, slab, weights: 0 }) }
+        Plan { target, specialised: false, state: Mutex::new(State { activations, slab, weights: 0 }) }
     }
 
     pub fn target(&self) -> Target {
         self.target
+    }
+
+    /// The same, standing for a GPU that has the kernels of sm_90a, or not.
+    pub fn specialised_as(self, specialised: bool) -> Self {
+        Plan { specialised, ..self }
+    }
+
+    pub fn specialised(&self) -> bool {
+        self.specialised
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

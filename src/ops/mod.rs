@@ -7,6 +7,7 @@
 mod accumulate;
 mod activation;
 mod checkpoint;
+mod columns;
 mod epilogue;
 mod gpu;
 pub(crate) mod host;
@@ -14,6 +15,7 @@ mod segments;
 mod specialised;
 mod weights;
 
+pub mod adamw;
 pub mod adapter_gate;
 pub mod attention;
 pub mod conv2d;

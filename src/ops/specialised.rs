@@ -9,6 +9,8 @@ pub const TILE_ROWS: usize = 128;
 /// k of one step.
 pub const STEP: usize = 64;
 const THREADS: u32 = 384;
+/// Threads of a block that adds parts.
+const JOIN_THREADS: usize = 128;
 /// Parts of tiles in a launch that splits k, at most: they bound the scratch, whatever the GPU. As many as the
 /// largest GPU has multiprocessors, or a few more.
 const MOST_PARTS: usize = 160;
@@ -20,13 +22,12 @@ const WIDEST_SPLIT: usize = 160;
 #[derive(Clone, Copy, Debug, bytemuck::NoUninit)]
 pub struct SplitParams {
     pub partial: u64,
-    pub arrived: u64,
     pub tiles: u32,
     pub splits: u32,
     pub steps: u32,
-    pub pad: u32,
+    pub width: u32,
 }
-const _: () = assert!(size_of::<SplitParams>() == 32);
+const _: () = assert!(size_of::<SplitParams>() == 24);
 
 /// What is to be multiplied, in tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Choice {
     pub tiles: usize,
     pub splits: usize,
     pub grid: Grid,
+    /// of the launch that adds the parts, when k is split
+    pub join: Option<Grid>,
 }
 
 impl Work {
@@ -81,7 +84,10 @@ impl Work {
                 Error::internal(format!("{self:?} is too large for one launch, or nothing at all"))
             })?;
         let grid = Grid::linear((tiles * splits).min(blocks) as u32, THREADS).shared(shared_bytes(width));
-        Ok(Choice { width, tiles, splits, grid })
+        let eights = tiles * TILE_ROWS * width / 8;
+        let join =
+            (splits > 1).then(|| Grid::linear(eights.div_ceil(JOIN_THREADS) as u32, JOIN_THREADS as u32));
+        Ok(Choice { width, tiles, splits, grid, join })
     }
 
     /// About how many cycles the launch takes: tensor cores or bytes from L2, and what is done with the sums.
@@ -89,17 +95,19 @@ impl Work {
         const BYTES_A_CYCLE: usize = 38;
         let step = (4 * width).max((TILE_ROWS + width) * STEP * 2 / BYTES_A_CYCLE);
         let sums = TILE_ROWS * width * 4 / BYTES_A_CYCLE;
-        let joining = if splits > 1 { 1500 + (splits + 1) * sums } else { 0 };
+        // A second launch, which reads all parts with all multiprocessors.
+        let joining = if splits > 1 { 3000 + (splits * tiles * sums).div_ceil(blocks) } else { 0 };
         let rounds = (tiles * splits).div_ceil(blocks);
         rounds * (self.steps.div_ceil(splits) * step + 1000 + sums) + joining
     }
 }
 
 impl Choice {
-    /// The params of the launch; `partial` is scratch and `arrived` counters, both 0 without splits.
-    pub fn params(&self, steps: usize, partial: u64, arrived: u64) -> SplitParams {
-        let [tiles, splits, steps] = [self.tiles, self.splits, steps].map(|count| count as u32);
-        SplitParams { partial, arrived, tiles, splits, steps, pad: 0 }
+    /// The params of the launches; `partial` is scratch, 0 without splits.
+    pub fn params(&self, steps: usize, partial: u64) -> SplitParams {
+        let [tiles, splits, steps, width] =
+            [self.tiles, self.splits, steps, self.width].map(|count| count as u32);
+        SplitParams { partial, tiles, splits, steps, width }
     }
 }
 
@@ -111,7 +119,7 @@ fn shared_bytes(width: usize) -> u32 {
         160 => 5,
         _ => 4,
     };
-    (stages * (TILE_ROWS + width) * STEP * 2 + STAGING + stages * 16 + 8) as u32
+    (stages * (TILE_ROWS + width) * STEP * 2 + STAGING + stages * 16) as u32
 }
 
 #[cfg(test)]
@@ -149,6 +157,7 @@ mod tests {
                         assert!(choice.splits == 1 || partial <= work.scratch(), "{work:?} {choice:?}");
                         assert!(choice.splits <= work.steps && choice.grid.shared_bytes <= 227 << 10);
                         assert!(choice.grid.blocks[0] <= multiprocessors);
+                        assert_eq!(choice.join.is_some(), choice.splits > 1);
                     }
                 }
             }

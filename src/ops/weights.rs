@@ -1,7 +1,6 @@
 //! Weights that an optimiser changes between two steps.
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -16,7 +15,12 @@ pub fn overwrite(cx: &Cx, weight: &mut Tensor, master: &Tensor) -> Result<()> {
     }
     match cx.device() {
         Device::Cpu(_) => weight.host_mut::<f32>()?.copy_from_slice(master.host()?),
-        Device::Gpu(_) => return Err(no_gpu_kernel("weight refresh")),
+        Device::Gpu(gpu) => {
+            if !weight.is_unshared() {
+                return Err(Error::internal("a tensor that others hold is written"));
+            }
+            super::elementwise::cast_onto(gpu, master, weight)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(())

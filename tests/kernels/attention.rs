@@ -103,6 +103,39 @@ impl Case {
 }
 
 #[test]
+fn warpgroups_of_sm90_match_the_cpu() {
+    for dtype in [DType::F16, DType::BF16] {
+        // Queries and keys that end within a tile, one tile of keys, several, more than the ring has.
+        for (n, l, m, heads, margin) in [(2, 130, 77, 4, 0), (4, 5, 1, 4, 8), (1, 129, 700, 8, 0)] {
+            let case = Case { n, l, m, heads, margin, ..CASE };
+            let values = case.values(dtype);
+            let wanted = case.run(&oracle(), &values, DType::F32).to_f32().unwrap();
+            let Some(got) = on_hopper(dtype, |cx| case.run(cx, &values, dtype)) else { return };
+            let name = format!("sm_90a, {case:?}");
+            assert_close(&name, &got, &wanted, dtype, case.slack(dtype) as usize, 1.0);
+        }
+        let case = Case { n: 2, l: 140, m: 300, heads: 4, ..CASE };
+        let values = case.values(dtype);
+        let wanted = gradients(&oracle(), &case, &values, DType::F32).to_f32().unwrap();
+        let largest = wanted.iter().fold(0f32, |a, b| a.max(b.abs()));
+        let Some(got) = on_hopper(dtype, |cx| gradients(cx, &case, &values, dtype)) else { return };
+        let length = 6 * case.slack(dtype) as usize + case.m;
+        assert_close("gradients after sm_90a", &got, &wanted, dtype, length, largest);
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow_on_sm90() {
+    let case = Case { n: 2, l: 140, m: 300, heads: 4, sharpness: 300.0, ..CASE };
+    for dtype in [DType::F16, DType::BF16] {
+        let values = case.values(dtype);
+        let wanted = case.run(&oracle(), &values, DType::F32).to_f32().unwrap();
+        let Some(got) = on_hopper(dtype, |cx| case.run(cx, &values, dtype)) else { return };
+        assert_close("sm_90a", &got, &wanted, dtype, case.slack(dtype) as usize, 1.0);
+    }
+}
+
+#[test]
 fn gradients_of_every_length() {
     for dtype in DTYPES {
         for (l, m) in [(1, 1), (3, 77), (65, 33), (77, 140)] {

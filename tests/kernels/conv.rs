@@ -14,24 +14,24 @@ use tasr::tensor::{DType, Tensor};
 
 /// One convolution.
 #[derive(Clone, Debug)]
-struct Case {
+pub struct Case {
     /// images, height, width
-    size: [usize; 3],
+    pub size: [usize; 3],
     /// channels of a part, and whether it is a sum
-    parts: Vec<(usize, bool)>,
-    outputs: usize,
-    kernel: usize,
-    stride: usize,
-    padding: Padding,
-    upsample: bool,
-    prologue: Option<Activation>,
+    pub parts: Vec<(usize, bool)>,
+    pub outputs: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: Padding,
+    pub upsample: bool,
+    pub prologue: Option<Activation>,
     /// every part of the epilogue, or none
-    epilogue: bool,
+    pub epilogue: bool,
     /// one row for all images
-    common: bool,
+    pub common: bool,
 }
 
-fn case(size: [usize; 3], parts: &[(usize, bool)], outputs: usize, kernel: usize) -> Case {
+pub fn case(size: [usize; 3], parts: &[(usize, bool)], outputs: usize, kernel: usize) -> Case {
     Case {
         size,
         parts: parts.to_vec(),
@@ -47,19 +47,19 @@ fn case(size: [usize; 3], parts: &[(usize, bool)], outputs: usize, kernel: usize
 }
 
 impl Case {
-    fn stride_2(self, padding: Padding) -> Self {
+    pub fn stride_2(self, padding: Padding) -> Self {
         Case { stride: 2, padding, ..self }
     }
 
-    fn upsampled(self) -> Self {
+    pub fn upsampled(self) -> Self {
         Case { upsample: true, ..self }
     }
 
-    fn normed(self, activation: Activation) -> Self {
+    pub fn normed(self, activation: Activation) -> Self {
         Case { prologue: Some(activation), ..self }
     }
 
-    fn finished(self) -> Self {
+    pub fn finished(self) -> Self {
         Case { epilogue: true, ..self }
     }
 
@@ -101,7 +101,7 @@ impl Case {
     }
 
     /// The convolution with inputs as `dtype` keeps them, computed in `computed`.
-    fn run(&self, cx: &Cx, dtype: DType, computed: DType) -> Tensor {
+    pub fn run(&self, cx: &Cx, dtype: DType, computed: DType) -> Tensor {
         let ([n, h, w], c, o) = (self.size, self.channels(), self.outputs);
         let on = |seed, shape: [usize; 4]| {
             let values = rounded(&random(seed, shape.iter().product()), dtype);
@@ -143,7 +143,7 @@ impl Case {
 
     /// What a result may be off beside its own rounding and that of f32 sums: in halves, what is summed or normed on
     /// the way is rounded once more, to an error like a random walk's.
-    fn scale(&self, dtype: DType) -> (usize, f32) {
+    pub fn scale(&self, dtype: DType) -> (usize, f32) {
         let terms = self.channels() * self.kernel * self.kernel;
         let unit = match dtype {
             _ if !self.fused() => 0.0,
@@ -237,7 +237,7 @@ fn split_cases() -> Vec<Case> {
 }
 
 /// The emulator with `multiprocessors`, which its plans then fill.
-fn emulated(multiprocessors: usize, options: Options) -> Device {
+pub fn emulated(multiprocessors: usize, options: Options) -> Device {
     let pool = ThreadPoolBuilder::new().num_threads(multiprocessors).build().unwrap();
     pool.install(|| emulator::open(options))
 }

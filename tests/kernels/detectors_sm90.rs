@@ -97,7 +97,7 @@ fn copied_boxes_and_their_barriers() {
         (4, "no fence followed its initialisation"),
         (5, "unwritten memory: reads|race: reads what another thread wrote"),
         (6, "race: |unwritten memory"),
-        (7, "unwritten memory: reads"),
+        (7, "unwritten memory: reads|never complete"),
         (8, "an arrival more than the 1 of a phase"),
         (9, "the block ends while copies"),
         (10, "misaligned: TMA"),

@@ -105,8 +105,8 @@ impl Check<'_> {
                 "{label}: input {i} alone has another gradient"
             );
         }
-        let target = Device::open(self.device)?.target();
-        let (_, _, planned) = self.gradients(Device::plan(target), all, op)?;
+        let planned = Device::open(self.device)?.planned();
+        let (_, _, planned) = self.gradients(planned, all, op)?;
         assert!(planned >= peak, "{label}: the plan reserves {planned} bytes, the run took {peak}");
 
         let loss = |inputs: &[Array]| -> f64 {

@@ -136,7 +136,7 @@ fn run_on(
     }
 
     let real = Cx::new(Device::open(device)?, dtype)?;
-    let plan = Cx::new(Device::plan(real.device().target()), dtype)?;
+    let plan = Cx::new(real.device().planned(), dtype)?;
     let planned = download(&op(&plan, &upload(&plan, &inputs)?)?)?;
     assert_eq!(
         planned.iter().map(|result| &result.0).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::values::TileChoice;
-use crate::device::{Device, Target};
+use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::models::text::tokenizer::{CONTEXT, END, START};
 use crate::ops::Cx;
@@ -39,7 +39,7 @@ pub struct Planner<'a> {
     tile: TileChoice,
     stage1_tile: TileChoice,
     dtype: DType,
-    target: Target,
+    device: Device,
     batch: usize,
     /// Bytes that the run may take, if known.
     available: Option<u64>,
@@ -64,8 +64,8 @@ impl<'a> Planner<'a> {
         batch: usize,
         available: Option<u64>,
     ) -> Result<Planner<'a>> {
-        let (dtype, target) = (cx.dtype(), cx.device().target());
-        let plan = Cx::new(Device::plan(target), dtype)?;
+        let (dtype, device) = (cx.dtype(), cx.device().clone());
+        let plan = Cx::new(device.planned(), dtype)?;
         let tower = weights.load_text(&plan)?;
         let mut row = [END; CONTEXT];
         row[0] = START;
@@ -81,7 +81,7 @@ impl<'a> Planner<'a> {
             tile,
             stage1_tile,
             dtype,
-            target,
+            device,
             batch,
             available,
             context,
@@ -159,7 +159,7 @@ impl<'a> Planner<'a> {
 
     fn measure(&self, options: &Options, batch: usize, sizes: &Sizes) -> Result<Plan> {
         // A planning device remembers its peak, so each estimate has its own.
-        let cx = Cx::new(Device::plan(self.target), self.dtype)?;
+        let cx = Cx::new(self.device.planned(), self.dtype)?;
         let system = self.weights.load(&cx)?;
         let estimate = estimate(&cx, &system, options, [batch, sizes.low[0], sizes.low[1]], self.context)?;
         let pixels = |[h, w]: [usize; 2]| (h * w) as u64;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::arch_path::fits;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
-use super::tensor_map::{ROW_BYTES, TensorMap, Tiling};
+use super::tensor_map::{TensorMap, Tiling};
 use super::{ArchPath, Gpu};
 use crate::device::Device;
 use crate::device::cpu::HostBytes;
@@ -398,7 +398,7 @@ fn encode(tiling: &Tiling) -> TensorMap {
         size: [1; 5],
         rank: tiling.dims.len() as u32,
         element_bytes: tiling.dtype.size() as u32,
-        swizzle: ROW_BYTES as u32,
+        swizzle: tiling.row_bytes() as u32,
         unused: [0; 7],
     };
     map.stride.iter_mut().zip(&tiling.strides).for_each(|(to, &from)| *to = from);

@@ -14,8 +14,8 @@ pub mod tensor_map;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Purpose;
 use super::arena::{ALIGNMENT, Allocator, Span};
+use super::{DType, Purpose};
 use crate::error::{Error, Result};
 pub use arch_path::ArchPath;
 pub use counts::Counts;
@@ -50,6 +50,8 @@ pub struct Gpu {
 struct Counters {
     /// How many the last of `slabs` holds.
     count: usize,
+    /// The first that was not handed out last.
+    next: usize,
     slabs: Vec<u64>,
 }
 
@@ -91,6 +93,11 @@ impl Gpu {
     pub fn has(&self, kernel: Kernel) -> bool {
         let on_path = self.path == ArchPath::Best || kernel.architectures().is_empty();
         on_path && self.driver.has(kernel)
+    }
+
+    /// True when plans may choose the kernels of sm_90a: those of one file stand for all.
+    pub fn specialised(&self) -> bool {
+        kernels::GEMM_128X128_SM90.of(DType::F16).is_ok_and(|kernel| self.has(kernel))
     }
 
     /// What a kernel needs to copy `boxes` by TMA.
@@ -231,10 +238,11 @@ impl Gpu {
     }
 
     /// The address of `count` zeros (u32) for a launch whose blocks count each other and that leaves zeros
-    /// behind. Launches share them: work is done in order.
+    /// behind. They are handed out in turn, so that launches of several threads do not meet in them; work that one
+    /// thread starts is done in order anyway.
     pub fn counters(&self, count: usize) -> Result<u64> {
         /// So many that a run asks the device once.
-        const LEAST: usize = 1 << 14;
+        const LEAST: usize = 1 << 16;
         let counters = &mut *self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         if counters.count < count || counters.slabs.is_empty() {
             let count = count.max(2 * counters.count).max(LEAST);
@@ -247,9 +255,15 @@ impl Gpu {
             counters.slabs.push(address);
             // SAFETY: just allocated with this size.
             unsafe { self.driver.clear(address, 4 * count)? };
-            counters.count = count;
+            (counters.count, counters.next) = (count, 0);
         }
-        counters.slabs.last().copied().ok_or_else(|| Error::internal("no counters were made"))
+        if counters.next + count > counters.count {
+            counters.next = 0;
+        }
+        let first = counters.next;
+        counters.next += count;
+        let slab = counters.slabs.last().ok_or_else(|| Error::internal("no counters were made"))?;
+        Ok(slab + 4 * first as u64)
     }
 
     /// Starts `kernel` with `params`.

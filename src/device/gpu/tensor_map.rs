@@ -3,19 +3,19 @@
 use crate::device::DType;
 use crate::error::{Error, Result};
 
-/// Bytes of a row of a box in shared memory, at most: those of the swizzle.
-pub const ROW_BYTES: usize = 128;
+/// Bytes of a row of a box in shared memory: those of a swizzle.
+const ROW_BYTES: [usize; 2] = [128, 64];
 /// Elements of a box along one axis, at most.
 pub const MAX_BOX: u32 = 256;
 
 /// A tensor map as the driver encodes it. Mirrors TensorMap in kernels/common/tma.cuh.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::NoUninit)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct TensorMap(pub(super) [u64; 16]);
 const _: () = assert!(size_of::<TensorMap>() == 128);
 
 /// A dense tensor of `R` axes, the innermost first, and the box that one copy brings. In shared memory the rows
-/// of the box are swizzled by 128 bytes; what lies outside of the tensor becomes zeros.
+/// of the box are swizzled by as many bytes as they have; what lies outside of the tensor becomes zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boxes<const R: usize> {
     pub address: u64,
@@ -35,6 +35,13 @@ pub struct Tiling {
     pub size: Vec<u32>,
 }
 
+impl Tiling {
+    /// Bytes of a row of a box: the swizzle.
+    pub fn row_bytes(&self) -> usize {
+        self.size[0] as usize * self.dtype.size()
+    }
+}
+
 impl<const R: usize> Boxes<R> {
     /// True when TMA can read a tensor whose rows have `columns` elements: they start at multiples of 16 bytes.
     pub fn can_read(address: u64, columns: usize, dtype: DType) -> bool {
@@ -48,7 +55,7 @@ impl<const R: usize> Boxes<R> {
         let row = self.size.first().map_or(0, |&columns| columns as usize * size);
         let fits = (1..=5).contains(&R)
             && Self::can_read(self.address, if R > 1 { self.dims[0] } else { 8 }, self.dtype)
-            && row == ROW_BYTES
+            && ROW_BYTES.contains(&row)
             && self.size.iter().all(|&side| (1..=MAX_BOX).contains(&side))
             && self.dims.iter().all(|&dim| (1..=u32::MAX as usize).contains(&dim));
         if !fits {
@@ -84,7 +91,7 @@ mod tests {
         let refused = |boxes: Boxes<4>| assert!(boxes.tiling().is_err(), "{boxes:?}");
         refused(Boxes { address: 8, ..BOXES });
         refused(Boxes { dims: [324, 24, 16, 2], ..BOXES });
-        refused(Boxes { size: [32, 16, 8, 1], ..BOXES });
+        refused(Boxes { size: [16, 16, 8, 1], ..BOXES });
         refused(Boxes { size: [64, 257, 8, 1], ..BOXES });
         refused(Boxes { size: [64, 0, 8, 1], ..BOXES });
         refused(Boxes { dims: [320, 0, 16, 2], ..BOXES });

@@ -1,10 +1,10 @@
-//! Launches of kernels/attention.
+//! Launches of kernels/attention, or of its like for sm_90a.
 
 use bytemuck::NoUninit;
 
 use super::backward::{Place, Saved};
 use super::plan::{Backward, Forward, Pass, Setting, products_grid};
-use super::{Geometry, Heads};
+use super::{Geometry, Heads, sm90};
 use crate::device::Gpu;
 use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
@@ -114,17 +114,22 @@ pub fn attention(
     sum_log: Option<&mut TensorMut>,
 ) -> Result<()> {
     let dtype = common_dtype(&[q.tensor, k.tensor, v.tensor])?;
+    let operands = [q, k, v];
     let [q, k, v] = [Rows::new(&q)?, Rows::new(&k)?, Rows::new(&v)?];
     let out = result.address()?;
+    let sum_log = sum_log.map_or(Ok(0), |tensor| tensor.address())?;
     let setting = Setting {
         dtype,
         aligned: [q, k, v].iter().all(|rows| rows.aligned(g.width, dtype)) && aligned([out]) == 1,
         multiprocessors: gpu.info().multiprocessors,
     };
     let kernel = Forward::choose(g, &setting);
+    if sm90::suits(gpu, g, kernel, &operands)? {
+        return sm90::attention(gpu, g, operands, scale(g), dtype, result, sum_log);
+    }
     let params = AttentionParams {
         out,
-        sum_log: sum_log.map_or(Ok(0), |tensor| tensor.address())?,
+        sum_log,
         q,
         k,
         v,

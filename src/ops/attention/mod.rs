@@ -5,6 +5,7 @@ mod cpu;
 mod cpu_backward;
 mod cuda;
 pub mod plan;
+mod sm90;
 
 use super::Cx;
 use crate::device::Device;

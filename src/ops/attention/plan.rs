@@ -87,6 +87,15 @@ impl Forward {
     }
 }
 
+/// The launch of the kernel for sm_90a: 128 queries a block.
+///
+/// # Errors
+/// More blocks than a launch has.
+pub fn hopper_grid(g: &Geometry) -> Result<Grid> {
+    let blocks = blocks(g, g.l.div_ceil(128))?;
+    Ok(Grid { blocks, threads: 384, shared_bytes: 147_608 })
+}
+
 /// A pass of the backward: over blocks of queries for dq, or over blocks of keys for dk and dv.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
@@ -200,6 +209,7 @@ mod tests {
         let chosen = |g: Geometry| (Forward::choose(&g, &HALF), Forward::choose(&g, &HALF).grid(&g).unwrap());
         let (kernel, grid) = chosen(square(2, 4096, 5, 64));
         assert_eq!((kernel, grid.blocks, grid.shared_bytes), (Forward::Large64, [32, 5, 2], 49_152));
+        assert_eq!(hopper_grid(&square(2, 4096, 5, 64)).unwrap().blocks, grid.blocks);
         let (kernel, grid) = chosen(square(2, 256, 20, 64));
         assert_eq!((kernel, grid.blocks, grid.threads), (Forward::Small64, [4, 20, 2], 128));
         let (kernel, grid) = chosen(square(1, 4096, 1, 512));

@@ -11,6 +11,7 @@ mod cuda;
 mod cuda_backward;
 pub mod plan;
 mod plan_backward;
+mod sm90;
 mod weight;
 mod winograd;
 
@@ -137,24 +138,29 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     }
     let mut result = cx.allocate([n, out_h, out_w, o], conv.input.dtype()?)?;
     epilogue.check(result.shape())?;
-    let scratch = match cx.device().target() {
-        Target::Cpu => cpu::scratch(&geometry, conv, weight),
-        Target::Gpu => {
-            let input = cuda::Input { segments: &conv.input, prologue: conv.prologue };
-            geometry.problem(&input, result.dtype()).scratch() / DType::F32.size()
-        }
+    let input = cuda::Input { segments: &conv.input, prologue: conv.prologue };
+    let problem = geometry.problem(&input, result.dtype());
+    let stored = sm90::Stored::of(cx, conv, &problem)?;
+    let scratch = match (cx.device().target(), &stored) {
+        (Target::Cpu, _) => cpu::scratch(&geometry, conv, weight),
+        (Target::Gpu, Some(stored)) => stored.scratch(),
+        (Target::Gpu, None) => problem.scratch() / DType::F32.size(),
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }
-        Device::Gpu(gpu) => {
-            cuda::conv2d(gpu, &geometry, conv, weight, epilogue, &mut scratch, &mut result)?;
-        }
+        Device::Gpu(gpu) => match &stored {
+            Some(stored) => {
+                let epilogue = (epilogue, out_h * out_w);
+                stored.launch(gpu, weight.packed(), epilogue, &mut scratch, &mut result)?;
+            }
+            None => cuda::conv2d(gpu, &geometry, conv, weight, epilogue, &mut scratch, &mut result)?,
+        },
         Device::Plan(_) => {}
     }
-    drop(scratch);
+    drop((scratch, stored));
     if !tracked {
         return Ok(result.freeze());
     }

@@ -2,11 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::BLOCK;
+use super::{BLOCK, cuda_backward};
 use crate::autograd::Gradients;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::ops::gpu::no_gpu_kernel;
 use crate::ops::host::math::vectorised;
 use crate::ops::host::rows::multiply_by_slope;
 use crate::ops::{Accumulate, Activation, Cx, Segments};
@@ -25,7 +24,7 @@ pub fn pointwise_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, activation: Ac
                 });
             });
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("pointwise_gradient")),
+        Device::Gpu(gpu) => cuda_backward::pointwise_gradient(gpu, x, gradient, activation, &mut result)?,
         Device::Plan(_) => {}
     }
     Ok(result.freeze())
@@ -53,7 +52,7 @@ pub fn slice_channels(cx: &Cx, x: &Tensor, first: usize, count: usize) -> Result
                 },
             );
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("slice_channels")),
+        Device::Gpu(gpu) => cuda_backward::slice_channels(gpu, x, first, &mut result)?,
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

@@ -90,14 +90,9 @@ pub fn combine(gpu: &Gpu, terms: &[(f32, &Tensor)], constant: f32, result: &mut 
     Ok(())
 }
 
-fn map(
-    gpu: &Gpu,
-    family: &kernels::Family,
-    x: &Tensor,
-    activation: Activation,
-    result: &mut TensorMut,
-) -> Result<()> {
-    let (out, input, count) = (result.address()?, x.address()?, x.shape().count());
+/// `out` is the address of as many elements as `x` has, of the type that `family` writes.
+fn map(gpu: &Gpu, family: &kernels::Family, x: &Tensor, activation: Activation, out: u64) -> Result<()> {
+    let (input, count) = (x.address()?, x.shape().count());
     let (activation, slope) = activation_code(activation);
     let aligned = aligned([out, input]);
     let params = PointwiseParams { out, input, count: count as u64, activation, slope, aligned, pad: 0 };
@@ -106,16 +101,26 @@ fn map(
 }
 
 pub fn pointwise(gpu: &Gpu, x: &Tensor, activation: Activation, result: &mut TensorMut) -> Result<()> {
-    map(gpu, &kernels::POINTWISE, x, activation, result)
+    map(gpu, &kernels::POINTWISE, x, activation, result.address()?)
 }
 
-pub fn cast(gpu: &Gpu, x: &Tensor, result: &mut TensorMut) -> Result<()> {
-    let family = match result.dtype() {
+fn cast_family(dtype: DType) -> &'static kernels::Family {
+    match dtype {
         DType::F32 => &kernels::CAST_TO_F32,
         DType::F16 => &kernels::CAST_TO_F16,
         DType::BF16 => &kernels::CAST_TO_BF16,
-    };
-    map(gpu, family, x, Activation::None, result)
+    }
+}
+
+pub fn cast(gpu: &Gpu, x: &Tensor, result: &mut TensorMut) -> Result<()> {
+    map(gpu, cast_family(result.dtype()), x, Activation::None, result.address()?)
+}
+
+/// Writes `x` over `weight`, which has as many elements and is held by nobody else.
+pub fn cast_onto(gpu: &Gpu, x: &Tensor, weight: &mut Tensor) -> Result<()> {
+    // A cast to the same type is a copy, which the pointwise kernels do.
+    let family = if x.dtype() == weight.dtype() { &kernels::POINTWISE } else { cast_family(weight.dtype()) };
+    map(gpu, family, x, Activation::None, weight.address()?)
 }
 
 pub fn stack(tensors: &[&Tensor], result: &mut TensorMut) -> Result<()> {

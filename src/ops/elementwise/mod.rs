@@ -2,6 +2,7 @@
 
 mod backward;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
 
 use rayon::prelude::*;
@@ -13,6 +14,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 pub use backward::{pointwise_gradient, slice_channels, split_into};
+pub(super) use cuda::cast_onto;
 
 const BLOCK: usize = 1 << 14;
 

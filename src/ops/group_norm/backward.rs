@@ -5,13 +5,12 @@
 //! depend on x through mean and variance alone, so what they add to dx is `x * p + q`, again a map per image
 //! and channel.
 
-use super::{Affine, GroupNorm, cpu_backward, normalise};
+use super::{Affine, GroupNorm, cpu_backward, cuda, cuda_backward, normalise};
 use crate::autograd::Gradients;
-use crate::device::Device;
-use crate::error::Result;
+use crate::device::{Device, Target};
+use crate::error::{Error, Result};
 use crate::ops::elementwise::{slice_channels, split_into};
-use crate::ops::gpu::no_gpu_kernel;
-use crate::ops::{Accumulate, Activation, Cx, OwnedSegments, Segment, Segments};
+use crate::ops::{Accumulate, Activation, Cx, OwnedSegments, Segment, Segments, sum};
 use crate::tensor::{DType, Tensor};
 
 /// From the gradient [N, H, W, C] of `affine(segments)` to those of the segments and the coefficients.
@@ -25,14 +24,23 @@ pub fn affine_gradient(
     let [n, h, w, c] = segments.nhwc()?;
     let mut inner = cx.allocate([n, h, w, c], gradient.dtype())?;
     let mut coefficients = cx.allocate([n, 2, c], DType::F32)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => cuda_backward::scratch(h * w),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
             let out = (inner.host_mut()?, coefficients.host_mut()?);
             cpu_backward::affine_gradient(segments, affine, gradient.host()?, h * w, out)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("normalise backward")),
+        Device::Gpu(gpu) => {
+            let out = [&mut inner, &mut coefficients];
+            cuda_backward::affine_gradient(gpu, segments, affine, gradient, out, &mut scratch)?;
+        }
         Device::Plan(_) => {}
     }
+    drop(scratch);
     gradients.add(cx, &affine.coefficients, coefficients.freeze())?;
     if gradients.wants_any(segments) {
         split_into(cx, &inner.freeze(), segments, gradients)?;
@@ -96,7 +104,23 @@ fn fold(cx: &Cx, saved: &Saved, gradient: &Tensor) -> Result<Folded> {
                 input: input.host_mut()?,
             },
         ),
-        Device::Gpu(_) => return Err(no_gpu_kernel("group_norm backward")),
+        Device::Gpu(gpu) => {
+            let norm = cuda_backward::Norm {
+                gamma: &saved.gamma,
+                beta: &saved.beta,
+                adaln: saved.adaln.as_ref(),
+                statistics: &saved.statistics,
+                groups: saved.groups,
+                area: saved.area,
+            };
+            let out = cuda_backward::Outputs {
+                gamma: &mut gamma,
+                beta: &mut beta,
+                adaln: adaln.as_mut(),
+                input: &mut input,
+            };
+            cuda_backward::fold(gpu, &norm, gradient, out)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(Folded {
@@ -105,6 +129,22 @@ fn fold(cx: &Cx, saved: &Saved, gradient: &Tensor) -> Result<Folded> {
         adaln: adaln.map(|rows| rows.freeze()),
         input: input.freeze(),
     })
+}
+
+/// `before + map(part)`
+fn map_onto(cx: &Cx, part: &Segments, map: &Affine, before: Option<Tensor>) -> Result<Tensor> {
+    let Some(before) = before else { return normalise(cx, part, map) };
+    let Device::Gpu(gpu) = cx.device() else {
+        return sum(cx, before, normalise(cx, part, map)?);
+    };
+    let shape @ [n, h, w, c] = part.nhwc()?;
+    let dtype = part.dtype()?;
+    if before.dtype() != dtype || before.shape().count() != n * h * w * c {
+        return Err(Error::internal(format!("a gradient {} for {shape:?}", before.shape())));
+    }
+    let mut result = cx.allocate(shape, dtype)?;
+    cuda::normalise(gpu, part, map, Some(&before), [n, h * w, c], &mut result)?;
+    Ok(result.freeze())
 }
 
 impl Saved {
@@ -137,14 +177,16 @@ impl Saved {
         let mut first = 0;
         for &Segment { tensor, plus } in self.segments.view().parts() {
             let count = tensor.shape().last();
-            if std::iter::once(tensor).chain(plus).any(|tensor| gradients.wants(tensor)) {
+            let wanted: Vec<&Tensor> =
+                std::iter::once(tensor).chain(plus).filter(|tensor| gradients.wants(tensor)).collect();
+            if !wanted.is_empty() {
                 let coefficients = slice_channels(cx, &found.input, first, count)?;
                 let map = Affine { coefficients, activation: Activation::None };
-                let own = normalise(cx, &Segments::new(vec![Segment { tensor, plus }]), &map)?;
-                if let Some(plus) = plus {
-                    gradients.add(cx, plus, own.clone())?;
+                let part = Segments::new(vec![Segment { tensor, plus }]);
+                for value in wanted {
+                    let before = gradients.take(value);
+                    gradients.put(value, map_onto(cx, &part, &map, before)?);
                 }
-                gradients.add(cx, tensor, own)?;
             }
             first += count;
         }

@@ -2,8 +2,8 @@
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
+use super::Affine;
 use super::plan::{self, MAX_SOURCES, Part, Plan, Sources};
-use super::{Affine, GroupNorm};
 use crate::device::Gpu;
 use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
@@ -60,13 +60,14 @@ const _: () = assert!(size_of::<GroupNormParams>() == 496);
 struct NormaliseParams {
     out: u64,
     coefficients: u64,
+    onto: u64,
     area: u32,
     activation: u32,
     slope: f32,
     pad: u32,
     segments: SegmentsParams,
 }
-const _: () = assert!(size_of::<NormaliseParams>() == 208);
+const _: () = assert!(size_of::<NormaliseParams>() == 216);
 
 /// What a launch computes of the statistics of segments [N, H, W, C].
 pub struct Wanted<'a> {
@@ -142,8 +143,8 @@ pub fn launch(
         coefficients: wanted.coefficients.map_or(Ok(0), TensorMut::address)?,
         statistics: wanted.statistics.map_or(Ok(0), TensorMut::address)?,
         partial,
-        moments: partial + 4 * plan.partial(images, pairs) as u64,
-        counters: gpu.counters(plan.counters(images))?,
+        moments: partial + 4 * plan.partial(pairs) as u64,
+        counters: gpu.counters(plan.counters())?,
         gamma: address_or_null(gamma)?,
         beta: address_or_null(beta)?,
         adaln: address_or_null(wanted.adaln)?,
@@ -155,8 +156,8 @@ pub fn launch(
         channels: channels as u32,
         groups: wanted.groups as u32,
         area: area as u32,
-        slices: plan.slices as u32,
-        rows: plan.rows as u32,
+        slices: plan.columns.slices as u32,
+        rows: plan.columns.slice as u32,
         tiles: tiles as u32,
         slots: list.slots as u32,
         adaln_stride: wanted
@@ -170,46 +171,27 @@ pub fn launch(
     unsafe { gpu.launch(family.of(dtype)?, plan.grid, &params) }
 }
 
-/// Fills `result` [N, 2, C].
-pub fn coefficients(
-    gpu: &Gpu,
-    segments: &Segments,
-    norm: &GroupNorm,
-    adaln: Option<&Tensor>,
-    size: [usize; 3],
-    result: &mut TensorMut,
-    scratch: &mut TensorMut,
-) -> Result<()> {
-    let wanted = Wanted {
-        groups: norm.groups,
-        eps: norm.eps,
-        weights: Some((norm.gamma, norm.beta)),
-        adaln,
-        coefficients: Some(result),
-        statistics: None,
-    };
-    launch(gpu, segments, size, wanted, scratch)
-}
-
-/// Fills `result` [N, H, W, C].
+/// Fills `result` [N, H, W, C], `onto` being added to it.
 pub fn normalise(
     gpu: &Gpu,
     segments: &Segments,
     affine: &Affine,
+    onto: Option<&Tensor>,
     size: [usize; 3],
     result: &mut TensorMut,
 ) -> Result<()> {
     must_be_f32("a norm's coefficient", [&affine.coefficients])?;
-    let out = result.address()?;
+    let (out, onto) = (result.address()?, address_or_null(onto)?);
     let (activation, slope) = activation_code(affine.activation);
     let params = NormaliseParams {
         out,
         coefficients: affine.coefficients.address()?,
+        onto,
         area: size[1] as u32,
         activation,
         slope,
         pad: 0,
-        segments: SegmentsParams::new(segments)?.aligned_with(out),
+        segments: SegmentsParams::new(segments)?.aligned_with(out).aligned_with(onto),
     };
     // SAFETY: the result has the segments' pixels and channels, the coefficients their images and channels.
     unsafe { gpu.launch(kernels::NORMALISE.of(result.dtype())?, plan::normalise(size), &params) }

@@ -8,9 +8,9 @@ mod backward;
 mod cpu;
 mod cpu_backward;
 pub(super) mod cuda;
+mod cuda_backward;
 pub mod plan;
 
-use super::gpu::no_gpu_kernel;
 use super::{Activation, Cx, Segments};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -78,9 +78,16 @@ pub fn group_norm(
             let statistics = statistics.as_mut().map(|statistics| statistics.host_mut()).transpose()?;
             cpu::coefficients(segments, norm, adaln, size, statistics, result.host_mut()?)?;
         }
-        Device::Gpu(_) if tracked => return Err(no_gpu_kernel("group_norm with statistics")),
         Device::Gpu(gpu) => {
-            cuda::coefficients(gpu, segments, norm, adaln, size, &mut result, &mut scratch)?;
+            let wanted = cuda::Wanted {
+                groups: norm.groups,
+                eps: norm.eps,
+                weights: Some((norm.gamma, norm.beta)),
+                adaln,
+                coefficients: Some(&mut result),
+                statistics: statistics.as_mut(),
+            };
+            cuda::launch(gpu, segments, size, wanted, &mut scratch)?;
         }
         Device::Plan(_) => {}
     }
@@ -101,7 +108,7 @@ pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => cpu::normalise(segments, affine, h * w, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::normalise(gpu, segments, affine, [n, h * w, c], &mut result)?,
+        Device::Gpu(gpu) => cuda::normalise(gpu, segments, affine, None, [n, h * w, c], &mut result)?,
         Device::Plan(_) => {}
     }
     let mut inputs = segments.tensors();

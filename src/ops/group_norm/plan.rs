@@ -3,16 +3,8 @@
 
 use crate::device::gpu::Grid;
 use crate::error::{Error, Result};
+use crate::ops::columns::{CHANNELS, Columns, THREADS};
 
-/// Channels of a block, rows that it reads at once, its threads.
-const CHANNELS: usize = 64;
-const ROWS: usize = 32;
-const THREADS: u32 = 256;
-/// A slice is worth a block from this many rows on.
-const LEAST_ROWS: usize = 64;
-/// Blocks that a multiprocessor runs at once, and the most multiprocessors that get as many.
-const RESIDENT: usize = 4;
-const MOST_MULTIPROCESSORS: usize = 160;
 /// Rows of a block of `normalise`.
 const NORMALISE_ROWS: usize = 128;
 /// Sources of one launch.
@@ -98,63 +90,46 @@ impl Sources {
     }
 }
 
-/// How the rows of an image are divided.
+/// What a launch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    pub slices: usize,
-    /// rows of a slice; the last has what is left
-    pub rows: usize,
-    pub tiles: usize,
+    pub columns: Columns,
     pub grid: Grid,
 }
 
 impl Plan {
-    /// One wave of blocks, as far as there are rows for them.
-    ///
     /// # Errors
     /// An image of more pixels or channels than a launch counts.
     pub fn new(images: usize, area: usize, tiles: usize, pairs: bool, multiprocessors: u32) -> Result<Self> {
-        if area > 1 << 24 || tiles > 1 << 16 {
-            return Err(Error::internal(format!("a group norm over {area} pixels in {tiles} tiles")));
-        }
-        let blocks = (multiprocessors as usize).min(MOST_MULTIPROCESSORS) * resident(pairs);
-        let wanted = (blocks / (images * tiles).max(1)).clamp(1, area.div_ceil(LEAST_ROWS).max(1));
-        let rows = area.div_ceil(wanted).next_multiple_of(ROWS).max(ROWS);
-        let slices = area.div_ceil(rows);
+        let columns = Columns::new(images, area, tiles, resident(pairs), multiprocessors)?;
         let shared = if pairs { 12304 } else { 4112 };
-        let grid = Grid {
-            blocks: [(tiles * slices) as u32, images as u32, 1],
-            threads: THREADS,
-            shared_bytes: shared,
-        };
-        Ok(Plan { slices, rows, tiles, grid })
+        Ok(Plan { columns, grid: columns.grid(shared) })
     }
 
     /// f32 of scratch for any concatenation of these sizes on any GPU: moments of slices, then of channels.
     pub fn scratch([images, area, channels]: [usize; 3], pairs: bool) -> usize {
-        let blocks = if area > LEAST_ROWS { MOST_MULTIPROCESSORS * resident(pairs) } else { 0 };
-        2 * (blocks * sums(pairs) * CHANNELS + images * channels)
+        Columns::scratch(area, sums(pairs), resident(pairs)) + 2 * images * channels
     }
 
     /// f32 before the moments of channels in the scratch.
-    pub fn partial(&self, images: usize, pairs: bool) -> usize {
-        if self.slices == 1 { 0 } else { 2 * images * self.slices * self.tiles * sums(pairs) * CHANNELS }
+    pub fn partial(&self, pairs: bool) -> usize {
+        self.columns.partial(sums(pairs))
     }
 
     /// Counters of a launch.
-    pub fn counters(&self, images: usize) -> usize {
-        images * (self.tiles + 1)
+    pub fn counters(&self) -> usize {
+        self.columns.groups * (self.columns.tiles + 1)
     }
 }
 
-/// Moments that a block takes of a channel.
+/// f32 that a block leaves of a channel: mean and spread of each of its moments.
 fn sums(pairs: bool) -> usize {
-    if pairs { 3 } else { 1 }
+    if pairs { 6 } else { 2 }
 }
 
 /// Blocks that a multiprocessor runs at once: those that read pairs keep three times the sums.
 fn resident(pairs: bool) -> usize {
-    if pairs { RESIDENT / 2 } else { RESIDENT }
+    if pairs { 2 } else { 4 }
 }
 
 /// The launch of `normalise`.
@@ -204,23 +179,19 @@ mod tests {
     }
 
     #[test]
-    fn slices_cover_the_rows_and_their_moments_fit_the_scratch() {
-        for images in [1, 2, 9] {
-            for area in [0, 1, 63, 64, 65, 100, 4096, 262_144] {
-                for (tiles, channels) in [(1, 8), (5, 320), (25, 1600)] {
-                    for pairs in [false, true] {
-                        for multiprocessors in [1, 2, 108, 132, 400] {
-                            let plan = Plan::new(images, area, tiles, pairs, multiprocessors).unwrap();
-                            assert!(plan.slices * plan.rows >= area);
-                            assert!(plan.slices == 0 || (plan.slices - 1) * plan.rows < area);
-                            let used = plan.partial(images, pairs) + 2 * images * channels;
-                            assert!(used <= Plan::scratch([images, area, channels], pairs), "{plan:?}");
-                        }
-                    }
+    fn the_moments_fit_the_scratch() {
+        for size @ [images, area, channels] in
+            [[1, 64, 1280usize], [2, 4096, 320], [9, 65, 8], [1, 262_144, 128]]
+        {
+            for pairs in [false, true] {
+                for multiprocessors in [1, 108, 400] {
+                    let tiles = channels.div_ceil(CHANNELS);
+                    let plan = Plan::new(images, area, tiles, pairs, multiprocessors).unwrap();
+                    let used = plan.partial(pairs) + 2 * images * channels;
+                    assert!(used <= Plan::scratch(size, pairs), "{plan:?}");
+                    assert_eq!(plan.counters(), images * (tiles + 1));
                 }
             }
         }
-        let vae = Plan::new(1, 512 * 512, 2, false, 132).unwrap();
-        assert_eq!((vae.slices, vae.rows, vae.grid.blocks), (256, 1024, [512, 1, 1]));
     }
 }

@@ -3,11 +3,11 @@
 mod cpu;
 mod cpu_backward;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
 
-use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -53,6 +53,11 @@ fn layer_norm_gradient(
         true => Some((cx.allocate([c], DType::F32)?, cx.allocate([c], DType::F32)?)),
         false => None,
     };
+    let sizes = match (cx.device().target(), weights) {
+        (Target::Gpu, true) => cuda_backward::scratch(x.shape().rows()),
+        _ => [0, 0],
+    };
+    let mut scratch = [cx.allocate([sizes[0]], DType::F32)?, cx.allocate([sizes[1]], DType::F32)?];
     match cx.device() {
         Device::Cpu(_) => {
             let sums = match &mut sums {
@@ -61,7 +66,14 @@ fn layer_norm_gradient(
             };
             cpu_backward::layer_norm(norm, gradient, result.host_mut()?, sums)?;
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("layer_norm backward")),
+        Device::Gpu(gpu) => {
+            let weights = sums.as_mut().map(|(gamma, beta)| cuda_backward::Weights {
+                gamma,
+                beta,
+                scratch: &mut scratch,
+            });
+            cuda_backward::layer_norm(gpu, norm, gradient, &mut result, weights)?;
+        }
         Device::Plan(_) => {}
     }
     Ok((result.freeze(), sums.map(|(gamma, beta)| [gamma.freeze(), beta.freeze()])))

@@ -39,6 +39,11 @@ impl Plan {
     pub fn family(&self) -> &'static Family {
         if self.lanes.is_some() { &kernels::LAYER_NORM } else { &kernels::LAYER_NORM_ANY }
     }
+
+    /// The kernels of the gradient, which divide the rows as the norm itself.
+    pub fn backward_family(&self) -> &'static Family {
+        if self.lanes.is_some() { &kernels::LAYER_NORM_BACKWARD } else { &kernels::LAYER_NORM_BACKWARD_ANY }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Gradients of linear layers. A gradient in the weights is f32 [O, K], as checkpoints have them.
 
-use super::{LinearWeight, cpu, linear};
+use super::{LinearWeight, cpu, cuda_backward, linear};
 use crate::autograd::Gradients;
 use crate::device::Device;
 use crate::error::Result;
@@ -39,7 +39,7 @@ fn gate_gradient(cx: &Cx, both: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         Device::Cpu(_) => {
             cpu::gate_gradient(both.host()?, gradient.host()?, both.shape().last(), result.host_mut()?);
         }
-        Device::Gpu(_) => return Err(no_gpu_kernel("linear_geglu backward")),
+        Device::Gpu(gpu) => cuda_backward::gate_gradient(gpu, both, gradient, &mut result)?,
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

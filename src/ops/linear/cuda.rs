@@ -25,14 +25,13 @@ struct GemmParams {
 }
 const _: () = assert!(size_of::<GemmParams>() == 88);
 
-/// `epilogue(x . weight^T)`, gated or not; `scratch` has the elements that the product may need.
+/// `epilogue(x . weight^T)`, gated or not, by the kernels of sm_90a where there is scratch for them.
 pub fn linear(
     gpu: &Gpu,
     x: &Tensor,
     weight: &LinearWeight,
-    epilogue: &Epilogue,
-    gated: bool,
-    scratch: &Tensor,
+    (epilogue, gated): (&Epilogue, bool),
+    specialised: Option<&Tensor>,
     result: &mut TensorMut,
 ) -> Result<()> {
     let dtype = x.dtype();
@@ -45,7 +44,7 @@ pub fn linear(
     let images = x.shape()[0].max(1);
     let columns = result.shape().last();
     let epilogue = EpilogueParams::new(epilogue, result.address()?, columns, (m / images).max(1), dtype)?;
-    if sm90::suits(gpu, &product, x, weight)? {
+    if let Some(scratch) = specialised {
         return sm90::linear(gpu, &product, [x, &weight.packed], epilogue, scratch, result);
     }
     let plan = product.plan(gpu.info().multiprocessors)?;

@@ -3,6 +3,7 @@
 mod backward;
 mod cpu;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
 mod sm90;
 
@@ -82,15 +83,13 @@ fn check(x: &Tensor, weight: &LinearWeight) -> Result<()> {
     Err(Error::internal(format!("{} does not enter a linear layer of {} inputs", x.shape(), weight.inputs)))
 }
 
-/// f32 of scratch for the parts of a product that a GPU may share among its blocks.
-fn split_scratch(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<usize> {
-    let product = plan::Product::of(x, weight, false);
-    match cx.device() {
-        Device::Cpu(_) => Ok(0),
-        Device::Gpu(gpu) if !sm90::suits(gpu, &product, x, weight)? => Ok(0),
-        Device::Plan(plan) if plan.target() == Target::Cpu => Ok(0),
-        Device::Gpu(_) | Device::Plan(_) => Ok(product.scratch()),
+/// Scratch for the kernels of sm_90a, where they are to be used.
+fn specialised_scratch(cx: &Cx, x: &Tensor, weight: &LinearWeight, gated: bool) -> Result<Option<Tensor>> {
+    let product = plan::Product::of(x, weight, gated);
+    if !sm90::suits(cx.device(), &product, [x, &weight.packed])? {
+        return Ok(None);
     }
+    Ok(Some(cx.allocate([product.work().scratch()], DType::F32)?.freeze()))
 }
 
 /// `epilogue(x . weight^T)`: x [..., K] -> [..., O].
@@ -104,10 +103,10 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     }
     let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
     epilogue.check(result.shape())?;
-    let scratch = cx.allocate([split_scratch(cx, x, weight)?], DType::F32)?.freeze();
+    let scratch = specialised_scratch(cx, x, weight, false)?;
     match cx.device() {
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
-        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, epilogue, false, &scratch, &mut result)?,
+        Device::Gpu(gpu) => cuda::linear(gpu, x, weight, (epilogue, false), scratch.as_ref(), &mut result)?,
         Device::Plan(_) => {}
     }
     if !tracked {
@@ -142,8 +141,9 @@ pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -
     match cx.device() {
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
         Device::Gpu(gpu) => {
+            let scratch = specialised_scratch(cx, x, weight, true)?;
             let epilogue = Epilogue::bias(Some(bias));
-            cuda::linear(gpu, x, weight, &epilogue, true, &scratch.freeze(), &mut result)?;
+            cuda::linear(gpu, x, weight, (&epilogue, true), scratch.as_ref(), &mut result)?;
         }
         Device::Plan(_) => {}
     }

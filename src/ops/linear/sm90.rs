@@ -2,11 +2,10 @@
 
 use bytemuck::NoUninit;
 
-use super::LinearWeight;
 use super::plan::Product;
-use crate::device::Gpu;
 use crate::device::gpu::kernels::{self, Family};
 use crate::device::gpu::tensor_map::{Boxes, TensorMap};
+use crate::device::{Device, Gpu};
 use crate::error::Result;
 use crate::ops::gpu::EpilogueParams;
 use crate::ops::specialised::{Choice, STEP, SplitParams, TILE_ROWS, Work};
@@ -24,7 +23,7 @@ struct GemmSm90Params {
     pad: u32,
     split: SplitParams,
     epilogue: EpilogueParams,
-    unused: [u64; 3],
+    unused: [u64; 4],
 }
 const _: () = assert!(size_of::<GemmSm90Params>() == 384);
 
@@ -37,14 +36,6 @@ impl Product {
             columns: self.n / per_column,
             per_column,
             steps: self.k.div_ceil(STEP),
-        }
-    }
-
-    /// f32 of scratch that the launch may need on any GPU.
-    pub fn scratch(&self) -> usize {
-        match self.dtype {
-            DType::F32 => 0,
-            DType::F16 | DType::BF16 => self.work().scratch(),
         }
     }
 
@@ -69,15 +60,14 @@ fn family(width: usize, gated: bool) -> &'static Family {
     }
 }
 
-/// True when the GPU has the kernels, and TMA can read the operands.
-pub fn suits(gpu: &Gpu, product: &Product, x: &Tensor, weight: &LinearWeight) -> Result<bool> {
-    if product.dtype == DType::F32 || product.m == 0 || product.n == 0 || product.k == 0 {
-        return Ok(false);
-    }
-    let readable = |address| Boxes::<2>::can_read(address, product.k, product.dtype);
-    Ok(gpu.has(family(128, false).of(product.dtype)?)
-        && readable(x.address()?)
-        && readable(weight.packed.address()?))
+/// True when the device has the kernels, and TMA can read the operands. What is planned is taken to be aligned.
+pub fn suits(device: &Device, product: &Product, operands: [&Tensor; 2]) -> Result<bool> {
+    let readable = |tensor: &Tensor| match device {
+        Device::Gpu(_) => Ok(Boxes::<2>::can_read(tensor.address()?, product.k, product.dtype)),
+        _ => Ok(Boxes::<2>::can_read(0, product.k, product.dtype)),
+    };
+    let halves = product.dtype != DType::F32 && product.m > 0 && product.n > 0 && product.k > 0;
+    Ok(halves && device.specialised() && readable(operands[0])? && readable(operands[1])?)
 }
 
 /// `epilogue(x . weight^T)`, gated or not; `scratch` has the elements that the product asks for.
@@ -93,10 +83,7 @@ pub fn linear(
     let choice = product.specialise(gpu.info().multiprocessors)?;
     let rows_of_b = if gated { choice.width / 2 } else { choice.width };
     let boxes = |address, rows, size| Boxes { address, dtype, dims: [k, rows], size: [STEP as u32, size] };
-    let (partial, arrived) = match choice.splits {
-        1 => (0, 0),
-        _ => (scratch.address()?, gpu.counters(choice.tiles)?),
-    };
+    let partial = if choice.splits > 1 { scratch.address()? } else { 0 };
     let params = GemmSm90Params {
         a: gpu.tensor_map(&boxes(x.address()?, m, TILE_ROWS as u32))?,
         b: gpu.tensor_map(&boxes(weight.address()?, n, rows_of_b as u32))?,
@@ -105,13 +92,18 @@ pub fn linear(
         n: n as u32,
         k: k as u32,
         pad: 0,
-        split: choice.params(product.work().steps, partial, arrived),
+        split: choice.params(product.work().steps, partial),
         epilogue,
-        unused: [0; 3],
+        unused: [0; 4],
     };
     // SAFETY: the op checked every shape against the result, all are of the kernel's element type, and the scratch
     // has room for the sums of every part.
-    unsafe { gpu.launch(family(choice.width, gated).of(dtype)?, choice.grid, &params) }
+    unsafe { gpu.launch(family(choice.width, gated).of(dtype)?, choice.grid, &params) }?;
+    match choice.join {
+        // SAFETY: as above; what the first launch left is read in the same tiles.
+        Some(grid) => unsafe { gpu.launch(kernels::GEMM_JOIN_SM90.of(dtype)?, grid, &params) },
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -7,64 +7,50 @@
 mod cpu;
 mod cuda;
 
-use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Shape, Tensor};
+use crate::tensor::{DType, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
-    let [n, own_h, own_w, c] = image.nhwc()?;
+    let [_, own_h, own_w, _] = image.nhwc()?;
     if (own_h, own_w) == (h, w) {
         return Ok(image.clone());
     }
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
+    let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
+    let result = resample(cx, image, &axes)?;
+    if !cx.tracks(&[image]) {
+        return Ok(result);
+    }
+    let input = image.clone();
+    Ok(cx.record(&[image], result, move |cx, gradient, gradients| {
+        // The gradient of the image is that of the resized one under the transposed taps.
+        let [down, across] = axes;
+        let turned = [transposed(&down, own_h), transposed(&across, own_w)];
+        gradients.add(cx, &input, resample(cx, gradient, &turned)?)
+    }))
+}
+
+/// Applies the taps of rows and of columns: [N, H, W, C] -> [N, down, across, C].
+fn resample(cx: &Cx, image: &Tensor, axes: &[Vec<Taps>; 2]) -> Result<Tensor> {
+    let size @ [n, own_h, _, c] = image.nhwc()?;
+    let [h, w] = [axes[0].len(), axes[1].len()];
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
-    let mut scratch = cx.allocate([n, own_h, w, c], DType::F32)?;
+    let mut between = cx.allocate([n, own_h, w, c], DType::F32)?;
     let tables = match cx.device().target() {
         Target::Cpu => [0, 0],
-        Target::Gpu => [cuda::table(own_w, w), cuda::table(own_h, h)],
+        Target::Gpu => [cuda::table(&axes[0]), cuda::table(&axes[1])],
     };
     let mut tables = [cx.allocate([tables[0]], DType::F32)?, cx.allocate([tables[1]], DType::F32)?];
     match cx.device() {
         Device::Cpu(_) => {
-            let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
-            cpu::resample(
-                image.host()?,
-                [n, own_h, own_w, c],
-                &axes,
-                scratch.host_mut()?,
-                result.host_mut()?,
-            );
+            cpu::resample(image.host()?, size, axes, between.host_mut()?, result.host_mut()?);
         }
-        Device::Gpu(gpu) => cuda::bicubic(gpu, image, &mut tables, &mut scratch, &mut result)?,
-        Device::Plan(_) => {}
-    }
-    if !cx.tracks(&[image]) {
-        return Ok(result.freeze());
-    }
-    let input = image.clone();
-    Ok(cx.record(&[image], result.freeze(), move |cx, gradient, gradients| {
-        gradients.add(cx, &input, resize_gradient(cx, gradient, input.shape())?)
-    }))
-}
-
-/// The gradient of the image from that of the resized one: the taps transposed.
-fn resize_gradient(cx: &Cx, gradient: &Tensor, shape: Shape) -> Result<Tensor> {
-    let [n, h, w, c] = gradient.nhwc()?;
-    let (own_h, own_w) = (shape[1], shape[2]);
-    let mut result = cx.allocate(shape, DType::F32)?;
-    let mut scratch = cx.allocate([n, h, own_w, c], DType::F32)?;
-    match cx.device() {
-        Device::Cpu(_) => {
-            let (down, across) = (bicubic_taps(own_h, h), bicubic_taps(own_w, w));
-            let axes = [transposed(&down, own_h), transposed(&across, own_w)];
-            cpu::resample(gradient.host()?, [n, h, w, c], &axes, scratch.host_mut()?, result.host_mut()?);
-        }
-        Device::Gpu(_) => return Err(no_gpu_kernel("resize_bicubic backward")),
+        Device::Gpu(gpu) => cuda::resample(gpu, image, axes, &mut tables, &mut between, &mut result)?,
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

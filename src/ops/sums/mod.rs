@@ -1,12 +1,12 @@
 //! Sums over the rows of a matrix: the gradients of what was added to every row.
 
 mod cpu;
+mod cuda;
 
 pub(in crate::ops) use cpu::fold;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
@@ -18,9 +18,14 @@ pub fn column_sums(cx: &Cx, x: &Tensor, groups: usize, scale: f32, dtype: DType)
         return Err(Error::internal(format!("{rows} rows in {groups} groups")));
     }
     let mut result = cx.allocate([groups, c], dtype)?;
+    let scratch = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => cuda::scratch(rows / groups),
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => cpu::column_sums(x.host()?, c, rows / groups, scale, result.host_mut()?),
-        Device::Gpu(_) => return Err(no_gpu_kernel("column_sums")),
+        Device::Gpu(gpu) => cuda::column_sums(gpu, x, scale, &mut result, &mut scratch)?,
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

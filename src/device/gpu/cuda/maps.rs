@@ -8,7 +8,7 @@ use super::failed;
 use crate::device::DType;
 use crate::error::{Error, Result};
 
-/// The driver's form of `tiling`: 128-byte swizzle, zeros outside.
+/// The driver's form of `tiling`: rows of a box swizzled, zeros outside.
 pub fn encode(tiling: &Tiling, info: &GpuInfo) -> Result<TensorMap> {
     // Older libraries lack the symbol, which cudarc would look for and panic.
     if info.driver < (12, 0) {
@@ -20,6 +20,10 @@ pub fn encode(tiling: &Tiling, info: &GpuInfo) -> Result<TensorMap> {
         DType::F32 => sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
         DType::F16 => sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         DType::BF16 => sys::CUtensorMapDataType_enum::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+    };
+    let swizzle = match tiling.row_bytes() {
+        64 => sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_64B,
+        _ => sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
     };
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     let steps = [1u32; 5];
@@ -36,7 +40,7 @@ pub fn encode(tiling: &Tiling, info: &GpuInfo) -> Result<TensorMap> {
             tiling.size.as_ptr(),
             steps.as_ptr(),
             sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
+            swizzle,
             sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
             sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )

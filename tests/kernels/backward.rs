@@ -1,0 +1,198 @@
+//! Gradients on the GPU against those of the CPU, which are held against differences of f64 oracles.
+
+use crate::support::*;
+use tasr::device::Purpose;
+use tasr::ops::elementwise::{concat, pointwise};
+use tasr::ops::group_norm::{GroupNorm, group_norm, normalise};
+use tasr::ops::layer_norm::layer_norm;
+use tasr::ops::linear::{LinearWeight, linear, linear_geglu};
+use tasr::ops::resize::resize_bicubic;
+use tasr::ops::{Activation, Cx, Epilogue, Segment, Segments};
+use tasr::tensor::{DType, Shape, Tensor};
+
+/// An input: its shape, whether it is stored as networks store theirs, and whether its gradient is wanted.
+#[derive(Clone)]
+struct Input {
+    shape: Shape,
+    network: bool,
+    wanted: bool,
+}
+
+fn network(shape: impl Into<Shape>) -> Input {
+    Input { shape: shape.into(), network: true, wanted: true }
+}
+
+fn plain(shape: impl Into<Shape>) -> Input {
+    Input { network: false, ..network(shape) }
+}
+
+fn constant(shape: impl Into<Shape>) -> Input {
+    Input { wanted: false, ..network(shape) }
+}
+
+/// Gradients of a random weighted sum of the result in the wanted inputs. Values are exact in `stored`.
+fn gradients(
+    cx: &Cx,
+    stored: DType,
+    inputs: &[Input],
+    op: &dyn Fn(&Cx, &[Tensor]) -> Tensor,
+) -> Vec<Vec<f32>> {
+    let cx = cx.with_tape();
+    let tape = cx.tape().unwrap();
+    let tensors: Vec<_> = inputs
+        .iter()
+        .zip(1..)
+        .map(|(input, seed)| {
+            let values = random(seed, input.shape.count());
+            let (values, dtype) = match input.network {
+                true => (rounded(&values, stored), cx.dtype()),
+                false => (values, DType::F32),
+            };
+            let tensor = upload(cx.device(), &values, input.shape, dtype);
+            if input.wanted { tape.variable(&tensor) } else { tensor }
+        })
+        .collect();
+    let result = op(&cx, &tensors);
+    let seed = rounded(&random(99, result.shape().count()), stored);
+    let seed =
+        Tensor::from_f32_as(cx.device(), &seed, result.shape(), result.dtype(), Purpose::Activation).unwrap();
+    let found = tape.backward(&cx, vec![(&result, seed)]).unwrap();
+    let wanted = tensors.iter().zip(inputs).filter(|(_, input)| input.wanted);
+    wanted.map(|(tensor, _)| found.of(tensor).unwrap().to_f32().unwrap()).collect()
+}
+
+/// The gradients on every device, the same bits on all, against the CPU's. `scale` bounds the terms that a gradient
+/// is the sum of, each of which may have been rounded once more on its way.
+#[track_caller]
+fn check(name: &str, inputs: &[Input], scale: f32, op: impl Fn(&Cx, &[Tensor]) -> Tensor) {
+    for dtype in DTYPES {
+        let wanted = gradients(&oracle(), dtype, inputs, &op);
+        let mut first: Option<Vec<Vec<f32>>> = None;
+        for device in devices() {
+            let got = gradients(&Cx::new(device.clone(), dtype).unwrap(), dtype, inputs, &op);
+            let bits = |all: &[Vec<f32>]| -> Vec<u32> { all.iter().flatten().map(|v| v.to_bits()).collect() };
+            let before = first.get_or_insert_with(|| got.clone());
+            assert!(bits(before) == bits(&got), "{name}: the gradient depends on the order of threads");
+        }
+        // Of f32 a few units, of halves one and a half for what is stored in between.
+        let own = match dtype {
+            DType::F32 => 16.0,
+            DType::F16 => 1.5 * 2f32.powi(12),
+            DType::BF16 => 1.5 * 2f32.powi(15),
+        };
+        let kinds = inputs.iter().filter(|input| input.wanted);
+        for (i, ((got, wanted), kind)) in first.unwrap().iter().zip(&wanted).zip(kinds).enumerate() {
+            let stored = if kind.network { dtype } else { DType::F32 };
+            assert_close(&format!("{name}, input {i}"), got, wanted, stored, 0, own / 8.0 * scale);
+        }
+    }
+}
+
+#[test]
+fn activations() {
+    let all =
+        [Activation::None, Activation::Silu, Activation::Relu, Activation::LeakyRelu(0.2), Activation::Gelu];
+    for (activation, count) in all.into_iter().zip([1, 7, 8, 257, 5003]) {
+        check(&format!("{activation:?}"), &[network([count])], 1.0, |cx, x| {
+            pointwise(cx, &x[0], activation).unwrap()
+        });
+    }
+}
+
+#[test]
+fn concatenations() {
+    for widths in [[8, 24, 16], [3, 8, 5], [64, 8, 8]] {
+        let inputs = widths.map(|c| network([2, 3, 7, c]));
+        check(&format!("concat {widths:?}"), &inputs, 2.0, |cx, x| {
+            let part = |i: usize| Segment { tensor: &x[i], plus: None };
+            concat(cx, &Segments::new(vec![part(0), part(1), part(2), part(0)])).unwrap()
+        });
+    }
+    check("concat of sums", &[network([1, 3, 3, 8]), network([1, 3, 3, 8])], 3.0, |cx, x| {
+        let parts = vec![Segment { tensor: &x[0], plus: Some(&x[1]) }, Segment { tensor: &x[1], plus: None }];
+        concat(cx, &Segments::new(parts)).unwrap()
+    });
+}
+
+#[test]
+fn layer_norms() {
+    for (rows, c) in [(1, 8), (70, 64), (200, 320), (9, 640), (5, 1280), (3, 37), (2, 1304), (131, 10)] {
+        let inputs = [network([1, rows, c]), plain([c]), plain([c])];
+        let scale = 8.0 + (rows as f32).sqrt();
+        check(&format!("layer_norm {rows} x {c}"), &inputs, scale, |cx, x| {
+            layer_norm(cx, &x[0], &x[1], &x[2], 1e-5).unwrap()
+        });
+        let frozen = [network([1, rows, c]), Input { wanted: false, ..plain([c]) }];
+        check(&format!("layer_norm {rows} x {c} of constants"), &frozen, scale, |cx, x| {
+            layer_norm(cx, &x[0], &x[1], &x[1], 1e-5).unwrap()
+        });
+    }
+}
+
+#[test]
+fn group_norms_over_concatenations() {
+    // Sizes, channels of h, s and r, groups, rows of AdaLN.
+    for (index, (size, [h, s], groups, rows)) in [
+        ([1, 2, 3], [16, 8], 8, 0),
+        ([2, 9, 15], [16, 8], 4, 1),
+        ([3, 8, 9], [6, 3], 3, 3),
+        ([1, 16, 17], [72, 8], 2, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [n, y, x] = size;
+        let c = 2 * h + 3 * s;
+        let mut inputs =
+            vec![plain([c]), plain([c]), network([n, y, x, h]), network([n, y, x, s]), network([n, y, x, s])];
+        if rows > 0 {
+            inputs.push(if index % 2 == 1 { network([rows, 2 * c]) } else { plain([rows, 2 * c]) });
+        }
+        let activation = [Activation::None, Activation::Silu, Activation::Relu, Activation::Gelu][index];
+        let scale = 8.0 * ((n * y * x) as f32).sqrt();
+        check(&format!("group_norm {size:?} of {h} and {s} / {groups}"), &inputs, scale, |cx, t| {
+            let plain = |i: usize| Segment { tensor: &t[i], plus: None };
+            let sum = Segment { tensor: &t[3], plus: Some(&t[4]) };
+            let segments = Segments::new(vec![plain(2), sum, plain(2), plain(3), plain(4)]);
+            let norm = GroupNorm { gamma: &t[0], beta: &t[1], groups, eps: 1e-5 };
+            let affine = group_norm(cx, &segments, &norm, t.get(5), activation).unwrap();
+            normalise(cx, &segments, &affine).unwrap()
+        });
+    }
+}
+
+#[test]
+fn biases_and_rows_for_each_image() {
+    for (n, rows, k, o) in [(1, 1, 8, 8), (3, 77, 8, 24), (2, 200, 5, 37), (1, 300, 8, 136)] {
+        let inputs = [constant([n, rows, k]), plain([o]), network([n, o]), network([n, rows, o])];
+        let scale = 2.0 * ((n * rows) as f32).sqrt();
+        check(&format!("epilogue {n} x {rows} x {o}"), &inputs, scale, |cx, x| {
+            let weight = LinearWeight::pack(cx, &rounded(&random(8, o * k), DType::BF16), [o, k]).unwrap();
+            let epilogue = Epilogue::bias(Some(&x[1])).per_image(&x[2]).residual(&x[3]).scale(0.5);
+            linear(cx, &x[0], &weight, &epilogue).unwrap()
+        });
+    }
+}
+
+#[test]
+fn gated_gelus() {
+    for (rows, k, h) in [(1, 8, 8), (77, 16, 40), (130, 5, 13)] {
+        let inputs = [constant([1, rows, k]), plain([2 * h])];
+        // Value and gate are computed again and stored.
+        let scale = 16.0 * (rows as f32).sqrt();
+        check(&format!("geglu {rows} x {h}"), &inputs, scale, |cx, x| {
+            let values = rounded(&random(8, 2 * h * k), DType::BF16);
+            let weight = LinearWeight::pack(cx, &values, [2 * h, k]).unwrap();
+            linear_geglu(cx, &x[0], &weight, &x[1]).unwrap()
+        });
+    }
+}
+
+#[test]
+fn resizing() {
+    for (shape, h, w) in [([1, 5, 6, 3], 20, 3), ([2, 17, 13, 4], 5, 40), ([1, 1, 1, 1], 4, 7)] {
+        check(&format!("resize {shape:?}"), &[plain(shape)], 8.0, |cx, x| {
+            resize_bicubic(cx, &x[0], h, w).unwrap()
+        });
+    }
+}
