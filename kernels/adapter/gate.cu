@@ -168,7 +168,8 @@ __device__ void adapter_gate(const GateParams& p) {
             int place = (y + tap / 3) * GATE_PATCH + x + tap % 3;
             logit += shared.products[0][place][tap] + shared.products[1][place][tap];
         }
-        float map = p.top * sigmoid(logit);
+        // The difference is 0, or NaN where the logit is infinite: an overflow must not end as a plain 0 or 1.
+        float map = p.top * sigmoid(logit) + (logit - logit);
         shared.map[thread()] = map;
         bool inside = y0 + y < p.h && x0 + x < p.w;
         if (inside && blockIdx.y == 0) p.map[(uint64_t(image) * p.h + y0 + y) * p.w + x0 + x] = map;

@@ -15,6 +15,11 @@ __device__ __forceinline__ constexpr int tile_offset(int row, int chunk) {
     return row * TILE_K + ((chunk ^ (row >> 1 & 3)) * 8);
 }
 
+// The same of a tile by k: the matrix is [32 of k, columns], and each 32 columns are a tile of their own.
+__device__ __forceinline__ constexpr int offset_by_k(int k, int chunk) {
+    return chunk / 4 * (TILE_K * TILE_K) + tile_offset(k, chunk % 4);
+}
+
 // Sums of a BM x BN tile, a warp (WARPS_M x WARPS_N of them) holding WM x WN.
 template <typename T, int BM, int BN, int WARPS_M, int WARPS_N>
 struct TileProduct {
@@ -42,18 +47,30 @@ struct TileProduct {
     }
 
     // sum += a . b^T over one tile of k: a [BM, 32], b [BN, 32].
-    __device__ __forceinline__ void step(const T* a, const T* b) {
+    __device__ __forceinline__ void step(const T* a, const T* b) { step_by<false, false>(a, b); }
+
+    // The same with operands that may lie by k.
+    template <bool A_BY_K, bool B_BY_K>
+    __device__ __forceinline__ void step_by(const T* a, const T* b) {
         int lane = lane_index(), row = warp_index() / WARPS_N * WM, column = warp_index() % WARPS_N * WN;
 #pragma unroll
         for (int half = 0; half < TILE_K / 16; half++) {
             unsigned left[MI][4], right[NI / 2][4];
 #pragma unroll
             for (int i = 0; i < MI; i++)
-                load_matrix_x4(left[i], a + tile_offset(row + i * 16 + lane % 16, half * 2 + lane / 16));
+                if constexpr (A_BY_K)
+                    load_matrix_x4_transposed(left[i], a + offset_by_k(half * 16 + lane / 16 * 8 + lane % 8,
+                                                                       row / 8 + i * 2 + lane / 8 % 2));
+                else
+                    load_matrix_x4(left[i], a + tile_offset(row + i * 16 + lane % 16, half * 2 + lane / 16));
 #pragma unroll
             for (int j = 0; j < NI / 2; j++)
-                load_matrix_x4(right[j],
-                               b + tile_offset(column + j * 16 + lane / 16 * 8 + lane % 8, half * 2 + lane / 8 % 2));
+                if constexpr (B_BY_K)
+                    load_matrix_x4_transposed(right[j],
+                                              b + offset_by_k(half * 16 + lane % 16, column / 8 + j * 2 + lane / 16));
+                else
+                    load_matrix_x4(right[j],
+                                   b + tile_offset(column + j * 16 + lane / 16 * 8 + lane % 8, half * 2 + lane / 8 % 2));
 #pragma unroll
             for (int i = 0; i < MI; i++)
 #pragma unroll

@@ -196,3 +196,37 @@ fn resizing() {
         });
     }
 }
+
+/// Gradients of a linear layer in its input and its weights.
+fn linear_gradients(cx: &Cx, stored: DType, [rows, k, o]: [usize; 3]) -> [Vec<f32>; 2] {
+    let cx = cx.with_tape();
+    let tape = cx.tape().unwrap();
+    let values = |seed, count| rounded(&random(seed, count), stored);
+    let x = tape.variable(&upload(cx.device(), &values(1, rows * k), [1, rows, k], cx.dtype()));
+    let node = tasr::autograd::variable();
+    tape.watch(node);
+    let weight = LinearWeight::pack(&cx, &values(2, o * k), [o, k]).unwrap().with_node(Some(node));
+    let result = linear(&cx, &x, &weight, &Epilogue::default().scale(0.5)).unwrap();
+    let seed = upload(cx.device(), &values(3, rows * o), [1, rows, o], cx.dtype());
+    let found = tape.backward(&cx, vec![(&result, seed)]).unwrap();
+    [&x, weight.packed()].map(|tensor| found.of(tensor).unwrap().to_f32().unwrap())
+}
+
+#[test]
+fn linear_layers() {
+    // One tile, odd sizes, several large tiles, k in several parts of which the last is short.
+    for size @ [rows, k, o] in
+        [[1, 8, 8], [70, 64, 72], [77, 40, 65], [33, 7, 130], [300, 136, 200], [1100, 24, 40], [40, 16, 530]]
+    {
+        for dtype in DTYPES {
+            let wanted = linear_gradients(&oracle(), dtype, size);
+            let got = on_all(dtype, |cx| {
+                let both = linear_gradients(cx, dtype, size).concat();
+                upload(cx.device(), &both, [both.len()], DType::F32)
+            });
+            let (input, weights) = got.split_at(rows * k);
+            assert_close(&format!("dgrad {size:?}"), input, &wanted[0], dtype, o, 1.5);
+            assert_close(&format!("wgrad {size:?}"), weights, &wanted[1], DType::F32, rows, 1.5);
+        }
+    }
+}

@@ -15,4 +15,5 @@ mod linear;
 mod norm;
 mod optim;
 mod replay;
+mod run;
 mod support;

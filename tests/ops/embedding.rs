@@ -13,7 +13,7 @@ fn tokens_are_looked_up_and_placed() {
         let tokens: Vec<Vec<u32>> =
             (0..n).map(|_| (0..l).map(|_| random.within(0..=vocabulary - 1) as u32).collect()).collect();
         let rows: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-        let inputs = vec![random.array(&[vocabulary, d]), random.array(&[l, d])];
+        let inputs = vec![random.array(&[vocabulary, d]).plain(), random.array(&[l, d]).plain()];
         run(
             &Trial::new(format!("embed_tokens {n} x {l} of {vocabulary} x {d}"), inputs, 1),
             |cx, inputs| Ok(vec![embed_tokens(cx, &rows, &inputs[0], &inputs[1])?]),

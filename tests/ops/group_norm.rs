@@ -24,7 +24,7 @@ impl Case {
     fn check(&self, random: &mut Random) {
         let ([n, h, w], groups, eps) = (self.size, self.groups, 1e-5f32);
         let c: usize = self.parts.iter().map(|part| part.0).sum();
-        let mut inputs = vec![random.array(&[c]), random.array(&[c])];
+        let mut inputs = vec![random.array(&[c]).plain(), random.array(&[c]).plain()];
         if self.adaln > 0 {
             inputs.push(random.array(&[self.adaln, 2 * c]));
         }

@@ -4,12 +4,14 @@
 mod cuda;
 pub mod plan;
 
+use super::calls::{Call, note};
 use super::conv2d::{Conv2d, ConvWeight, Padding, conv2d};
 use super::elementwise::cast;
 use super::{Accumulate, Cx, Epilogue};
 use crate::autograd::Gradients;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
+use crate::ops::host::element::{HostElement, with_element};
 use crate::ops::host::math::{sigmoid, sum, vectorised};
 use crate::tensor::{DType, Tensor};
 
@@ -48,6 +50,10 @@ pub fn adapter_gate(
     if weight.outputs() != 1 || residual.shape() != base.shape() || conv.input.nhwc()?[..3] != [n, h, w] {
         return Err(Error::internal(format!("an adapter's map does not fit {}", base.shape())));
     }
+    note(cx, base.dtype(), || {
+        let prologue = conv.prologue.map(|affine| affine.activation);
+        Call::AdapterGate { image: [n, h, w], inputs: weight.inputs(), width: d, prologue }
+    });
     if one_kernel(cx, conv, weight, bias, (base, residual)) {
         let mut map = cx.allocate([n, h, w, 1], DType::F32)?;
         let mut result = cx.allocate(base.shape(), base.dtype())?;
@@ -60,16 +66,11 @@ pub fn adapter_gate(
     let mut map = cx.allocate([n, h, w, 1], DType::F32)?;
     let mut result = cx.allocate(base.shape(), base.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            inject(
-                logits.host()?,
-                gate,
-                (base.host()?, residual.host()?),
-                d,
-                map.host_mut()?,
-                result.host_mut()?,
-            );
-        }
+        Device::Cpu(_) => with_element!(base.dtype(), T => {
+            let pair = (base.host::<T>()?, residual.host()?);
+            inject(logits.host()?, gate, pair, d, map.host_mut()?, result.host_mut()?);
+            Ok(())
+        })?,
         Device::Gpu(gpu) => {
             cuda::inject(gpu, gate, (&logits, base, residual), (&mut map, &mut result))?;
         }
@@ -163,13 +164,13 @@ fn eject(
     );
 }
 
-fn inject(
-    logits: &[f32],
+fn inject<T: HostElement>(
+    logits: &[T],
     gate: Gate,
-    (base, residual): (&[f32], &[f32]),
+    (base, residual): (&[T], &[T]),
     d: usize,
     map: &mut [f32],
-    result: &mut [f32],
+    result: &mut [T],
 ) {
     use rayon::prelude::*;
     let top = gate.top();
@@ -178,11 +179,11 @@ fn inject(
         |(block, (out, map))| {
             let first = block * BLOCK;
             vectorised!({
-                map.iter_mut().zip(&logits[first..]).for_each(|(m, &x)| *m = top * sigmoid(x));
+                map.iter_mut().zip(&logits[first..]).for_each(|(m, &x)| *m = top * sigmoid(x.wide()));
                 for (i, (line, &m)) in out.chunks_exact_mut(d).zip(map.iter()).enumerate() {
                     let start = (first + i) * d;
                     let pair = base[start..][..d].iter().zip(&residual[start..][..d]);
-                    line.iter_mut().zip(pair).for_each(|(v, (b, r))| *v = b + m * r);
+                    line.iter_mut().zip(pair).for_each(|(v, (b, r))| *v = T::narrow(b.wide() + m * r.wide()));
                 }
             });
         },

@@ -56,7 +56,9 @@ mod tests {
             for multiprocessors in [1, 108, 132] {
                 let plan = gate([n, h, w], d, multiprocessors).unwrap();
                 let slices = plan.grid.blocks[1] as usize;
-                assert!(slices * plan.slice >= d && (slices - 1) * plan.slice < d && plan.slice % 8 == 0);
+                assert!(
+                    slices * plan.slice >= d && (slices - 1) * plan.slice < d && plan.slice.is_multiple_of(8)
+                );
                 assert_eq!(plan.grid.blocks[0] as usize, n * h.div_ceil(8) * w.div_ceil(8));
                 assert!(slices == 1 || plan.slice >= 64);
             }

@@ -1,20 +1,35 @@
 //! Gradients of linear layers. A gradient in the weights is f32 [O, K], as checkpoints have them.
 
+use super::plan_backward::Product;
 use super::{LinearWeight, cpu, cuda_backward, linear};
 use crate::autograd::Gradients;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::Result;
-use crate::ops::gpu::no_gpu_kernel;
 use crate::ops::sums::column_sums;
 use crate::ops::{Accumulate, Cx, Epilogue};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Tensor, TensorMut};
+
+/// The memory in which the GPU's split sums meet.
+fn scratch(cx: &Cx, product: &Product) -> Result<TensorMut> {
+    let count = match cx.device().target() {
+        Target::Cpu => 0,
+        Target::Gpu => product.scratch(),
+    };
+    cx.allocate([count], DType::F32)
+}
 
 /// `scale * gradient . weight`: gradient [..., O] -> [..., K].
 pub fn input_gradient(cx: &Cx, weight: &LinearWeight, gradient: &Tensor, scale: f32) -> Result<Tensor> {
     let mut result = cx.allocate(gradient.shape().with_last(weight.inputs), gradient.dtype())?;
+    let (m, dtype) = (gradient.shape().rows(), gradient.dtype());
+    let product = Product { m, n: weight.inputs, k: weight.outputs, weights: false, dtype };
+    let mut partial = scratch(cx, &product)?;
     match cx.device() {
         Device::Cpu(_) => cpu::input_gradient(weight, gradient, scale, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("linear backward")),
+        Device::Gpu(gpu) => {
+            let operands = [gradient, &weight.packed];
+            cuda_backward::product(gpu, &product, operands, scale, &mut partial, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(result.freeze())
@@ -22,10 +37,15 @@ pub fn input_gradient(cx: &Cx, weight: &LinearWeight, gradient: &Tensor, scale: 
 
 /// `scale * gradient^T . x`: x [..., K], gradient [..., O] -> f32 [O, K].
 pub fn weight_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, scale: f32) -> Result<Tensor> {
-    let mut result = cx.allocate([gradient.shape().last(), x.shape().last()], DType::F32)?;
+    let (m, n) = (gradient.shape().last(), x.shape().last());
+    let mut result = cx.allocate([m, n], DType::F32)?;
+    let product = Product { m, n, k: x.shape().rows(), weights: true, dtype: x.dtype() };
+    let mut partial = scratch(cx, &product)?;
     match cx.device() {
         Device::Cpu(_) => cpu::weight_gradient(x, gradient, scale, result.host_mut()?)?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("linear weight gradient")),
+        Device::Gpu(gpu) => {
+            cuda_backward::product(gpu, &product, [gradient, x], scale, &mut partial, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(result.freeze())
