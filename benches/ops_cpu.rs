@@ -1,4 +1,5 @@
-//! Times of the CPU ops on the shapes of the full-size networks: `cargo bench --bench ops_cpu [-- FILTER]`.
+//! Times of the CPU ops on the shapes of the full-size networks: `cargo bench --bench ops_cpu [-- FILTER]`, in
+//! bf16 with the word `bf16` after it.
 //!
 //! Each line is the best of several runs: milliseconds, then GFLOP/s for what multiplies or GB/s (read once,
 //! written once) for what moves. Where the system tells, the mean CPU time follows and the rate that it would
@@ -12,7 +13,7 @@ use tasr::device::Device;
 use tasr::error::Result;
 use tasr::ops::attention::{Heads, attention};
 use tasr::ops::conv2d::{Conv2d, ConvWeight, conv2d};
-use tasr::ops::elementwise::combine;
+use tasr::ops::elementwise::{cast, combine};
 use tasr::ops::group_norm::{GroupNorm, group_norm, normalise};
 use tasr::ops::layer_norm::layer_norm;
 use tasr::ops::linear::{LinearWeight, linear, linear_geglu};
@@ -63,6 +64,13 @@ impl Bench {
     /// Values in [-1, 1) that repeat late.
     fn tensor(&self, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
+        let tensor = Tensor::from_f32(self.cx.device(), &values(shape.count()), shape)?;
+        cast(&self.cx, &tensor, self.cx.dtype())
+    }
+
+    /// The same in f32: biases and norms.
+    fn plain(&self, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
         Tensor::from_f32(self.cx.device(), &values(shape.count()), shape)
     }
 
@@ -88,7 +96,7 @@ impl Bench {
         // As the networks pack them: the UNet's two finer levels for large images.
         let pack = if matches!(size, 32 | 64) { ConvWeight::pack_for_large } else { ConvWeight::pack };
         let weight = pack(&self.cx, &values(o * c * 9), [o, c, 3, 3])?;
-        let (gamma, beta, bias) = (self.tensor([c])?, self.tensor([c])?, self.tensor([o])?);
+        let (gamma, beta, bias) = (self.plain([c])?, self.plain([c])?, self.plain([o])?);
         let norm_weights = GroupNorm { gamma: &gamma, beta: &beta, groups: 32, eps: 1e-5 };
         self.time(&name, Work::Flop((2 * n * size * size * 9 * c * o) as f64), || {
             let conv = Conv2d::new(segments.clone());
@@ -106,7 +114,7 @@ impl Bench {
         if !self.wanted(&name) {
             return Ok(());
         }
-        let (x, bias) = (self.tensor([n, size, size, c])?, self.tensor([o])?);
+        let (x, bias) = (self.tensor([n, size, size, c])?, self.plain([o])?);
         let weight = ConvWeight::pack(&self.cx, &values(o * c), [o, c, 1, 1])?;
         self.time(&name, Work::Flop((2 * n * size * size * c * o) as f64), || {
             conv2d(&self.cx, &Conv2d::new(Segments::one(&x)), &weight, &Epilogue::bias(Some(&bias)))
@@ -118,7 +126,7 @@ impl Bench {
         if !self.wanted(&name) {
             return Ok(());
         }
-        let (x, bias) = (self.tensor([2, rows / 2, k])?, self.tensor([o])?);
+        let (x, bias) = (self.tensor([2, rows / 2, k])?, self.plain([o])?);
         let weight = LinearWeight::pack(&self.cx, &values(o * k), [o, k])?;
         self.time(&name, Work::Flop((2 * rows * k * o) as f64), || match gated {
             true => linear_geglu(&self.cx, &x, &weight, &bias),
@@ -149,7 +157,7 @@ impl Bench {
         let bytes = (n * size * size * c * 4) as f64;
         if self.wanted("group_norm") || self.wanted("normalise") {
             let x = self.tensor([n, size, size, c])?;
-            let (gamma, beta) = (self.tensor([c])?, self.tensor([c])?);
+            let (gamma, beta) = (self.plain([c])?, self.plain([c])?);
             let norm = GroupNorm { gamma: &gamma, beta: &beta, groups: 32, eps: 1e-5 };
             let segments = Segments::one(&x);
             let statistics = |activation| group_norm(&self.cx, &segments, &norm, None, activation);
@@ -167,7 +175,7 @@ impl Bench {
         }
         if self.wanted("layer_norm") {
             let x = self.tensor([n, 4096, 320])?;
-            let (gamma, beta) = (self.tensor([320])?, self.tensor([320])?);
+            let (gamma, beta) = (self.plain([320])?, self.plain([320])?);
             self.time("layer_norm 8192 x 320", Work::Bytes(8.0 * (n * 4096 * 320) as f64), || {
                 layer_norm(&self.cx, &x, &gamma, &beta, 1e-5)
             })?;
@@ -197,9 +205,11 @@ fn values(count: usize) -> Vec<f32> {
 
 fn main() -> Result<()> {
     // Cargo passes `--bench`; the first other word narrows the choice.
-    let filter = std::env::args().skip(1).find(|word| !word.starts_with('-')).unwrap_or_default();
-    let b = Bench { cx: Cx::new(Device::cpu(), DType::F32)?, filter };
-    println!("{} threads", rayon::current_num_threads());
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let dtype = if words.iter().any(|word| word == "bf16") { DType::BF16 } else { DType::F32 };
+    let filter = words.into_iter().find(|word| word != "bf16").unwrap_or_default();
+    let b = Bench { cx: Cx::new(Device::cpu(), dtype)?, filter };
+    println!("{} threads, {}", rayon::current_num_threads(), dtype.name());
     b.conv("unet", [2, 64], &[320], false, 320, false)?;
     b.conv("unet norm", [2, 64], &[320], false, 320, true)?;
     b.conv("unet norm", [2, 64], &[640], false, 320, true)?;

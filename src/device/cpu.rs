@@ -4,6 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::MatrixUnit;
 use super::arena::{ALIGNMENT, Allocator, Span};
 use crate::error::{Error, Result};
 
@@ -85,13 +86,32 @@ impl Memory {
 #[derive(Debug)]
 pub struct Cpu {
     threads: usize,
+    unit: MatrixUnit,
     memory: Mutex<Memory>,
 }
 
 impl Cpu {
-    /// Uses rayon's current pool, whose size the program sets once at its start.
+    /// Uses rayon's current pool, whose size the program sets once at its start, and the fastest unit for bf16.
     pub fn new() -> Self {
-        Cpu { threads: rayon::current_num_threads(), memory: Mutex::default() }
+        Cpu { threads: rayon::current_num_threads(), unit: MatrixUnit::best(), memory: Mutex::default() }
+    }
+
+    /// The same with `unit` for products of bf16.
+    ///
+    /// # Errors
+    /// This machine has no such unit.
+    pub fn with_unit(unit: MatrixUnit) -> Result<Self> {
+        if !MatrixUnit::available().contains(&unit) {
+            return Err(
+                Error::device(format!("this processor has no {}", unit.name())).fix("let the program choose")
+            );
+        }
+        Ok(Cpu { unit, ..Self::new() })
+    }
+
+    /// Who multiplies matrices of bf16.
+    pub fn unit(&self) -> MatrixUnit {
+        self.unit
     }
 
     pub fn threads(&self) -> usize {

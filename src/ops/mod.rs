@@ -19,6 +19,7 @@ pub mod adamw;
 pub mod adapter_gate;
 pub mod attention;
 pub mod average_pool;
+pub mod calls;
 pub mod conv2d;
 pub mod diffusion;
 pub mod elementwise;

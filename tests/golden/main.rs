@@ -1,5 +1,6 @@
 //! Runs every golden case, `NAME.json` beside `NAME.safetensors`, found in `tests/fixtures/golden` and in
-//! `$TASR_GOLDEN_DIR`, on `$TASR_GOLDEN_DEVICE` (default cpu), and prints each case's worst tensor.
+//! `$TASR_GOLDEN_DIR`, and prints each case's worst tensor. They run where `$TASR_GOLDEN_DEVICE` and
+//! `$TASR_GOLDEN_DTYPE` say; without these on the CPU, and the short ones on the emulator too, where the build has it.
 //!
 //! `cargo test --release --test golden [-- FILTER...]`
 
@@ -9,6 +10,7 @@ mod compare;
 mod metrics;
 mod networks;
 mod pipeline;
+mod place;
 mod tokens;
 mod train;
 mod units;
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 
 use case::Case;
 use compare::Comparison;
+use place::Place;
 use tasr::error::{Error, Result};
 
 fn run(case: &Case) -> Result<Comparison> {
@@ -33,22 +36,27 @@ fn run(case: &Case) -> Result<Comparison> {
 
 fn main() -> ExitCode {
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let cases = match case::find(&filters) {
-        Ok(cases) => cases,
+    let (cases, places) = match case::find(&filters).and_then(|cases| Ok((cases, Place::all()?))) {
+        Ok(found) => found,
         Err(error) => {
             eprintln!("golden: {error}");
             return ExitCode::FAILURE;
         }
     };
     let (mut passed, mut failed, mut not_built) = (0, 0, 0);
-    for case in &cases {
+    for (place, case) in places.iter().flat_map(|place| cases.iter().map(move |case| (place, case))) {
+        if !place.takes(case) {
+            continue;
+        }
+        place.enter();
         let start = std::time::Instant::now();
         let outcome = run(case);
         let seconds = start.elapsed().as_secs_f32();
+        let name = format!("{}{}", case.name(), place.label);
         match outcome {
             Ok(comparison) => {
                 let verdict = if comparison.passed() { "ok" } else { "FAILED" };
-                println!("golden {} ({}, {seconds:.1} s) ... {verdict}", case.name(), case.kind());
+                println!("golden {name} ({}, {seconds:.1} s) ... {verdict}", case.kind());
                 println!("{comparison}");
                 if !comparison.all_built() {
                     not_built += 1;
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
                 if comparison.passed() { passed += 1 } else { failed += 1 }
             }
             Err(error) => {
-                println!("golden {} ({}) ... FAILED\n    {error}", case.name(), case.kind());
+                println!("golden {name} ({}) ... FAILED\n    {error}", case.kind());
                 failed += 1;
             }
         }

@@ -18,14 +18,15 @@ use tasr::train::step::{self, Batch, Frozen, Learners, Plan, Reward, Step};
 use tasr::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
 use tasr::weights::{SyntheticSource, synthetic};
 
-use crate::case::{self, Case, to_nchw};
+use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
+use crate::place;
 
 /// First elements of a tensor that a case keeps.
 const HEAD: usize = 8;
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let mut comparison = Comparison::default();
     let config = SystemConfig::preset(case.text("preset", "tiny"))?;
     let scope = |prefix: &'static str| Scope::new(cx, &SyntheticSource, prefix);

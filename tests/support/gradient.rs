@@ -30,7 +30,8 @@ pub fn check_gradients(
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
     let (name, dtypes) = targets();
-    for dtype in dtypes {
+    // The CPU trains in f32 only.
+    for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
         let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
         let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
         let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };

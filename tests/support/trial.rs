@@ -1,10 +1,10 @@
 //! A trial of an op: the same inputs on the device under test, on the planning device and in the oracle.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tasr::autograd::Cx;
-use tasr::device::Device;
+use tasr::device::{Cpu, Device, MatrixUnit};
 use tasr::error::Result;
 use tasr::ops::elementwise::cast;
 use tasr::tensor::{DType, Tensor};
@@ -21,22 +21,33 @@ pub struct Trial {
     pub terms: usize,
     /// how much the computation magnifies the rounding of its inputs
     pub magnification: f64,
+    /// gradients are computed, which the CPU has in f32 only
+    pub trains: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0 }
+        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {
         Trial { magnification, ..self }
+    }
+
+    /// The op differentiates: on the CPU it is tried in f32 only.
+    pub fn training(self) -> Self {
+        Trial { trains: true, ..self }
     }
 }
 
 /// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
 pub fn targets() -> (String, Vec<DType>) {
     let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let dtypes = if device == "cpu" { vec![DType::F32] } else { vec![DType::F32, DType::F16, DType::BF16] };
+    let dtypes = if device == "cpu" {
+        vec![DType::F32, DType::BF16]
+    } else {
+        vec![DType::F32, DType::F16, DType::BF16]
+    };
     (device, dtypes)
 }
 
@@ -94,7 +105,8 @@ impl Guards {
 /// Runs `op` and compares with `oracle`.
 ///
 /// Checked are: shapes and memory of the planning device, values against the oracle, sentinels around the
-/// results, inputs that stay as they are, and on the CPU the same bits with one and with three threads.
+/// results, inputs that stay as they are, and on the CPU the same bits with one and with three threads
+/// and values that agree for every unit that multiplies bf16.
 ///
 /// # Panics
 /// A check failed: the text names the trial.
@@ -104,7 +116,8 @@ pub fn run(
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
     let (name, dtypes) = targets();
-    for dtype in dtypes {
+    let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
+    for dtype in dtypes.into_iter().filter(computes) {
         let label = format!("{} on {name} in {}", trial.name, dtype.name());
         if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
             panic!("{label}: {error}");
@@ -157,9 +170,29 @@ fn run_on(
     let expected = oracle(&inputs);
     assert_eq!(guarded.len(), expected.len(), "{label}: number of results");
     let tolerance = Tolerance::new(dtype, trial.terms).magnified(trial.magnification);
-    for (i, ((shape, values), expected)) in guarded.iter().zip(&expected).enumerate() {
-        if let Err(text) = compare(shape, values, expected, tolerance) {
-            panic!("{label}: result {i}: {text}");
+    let check = |label: &str, found: &[Found]| {
+        for (i, ((shape, values), expected)) in found.iter().zip(&expected).enumerate() {
+            if let Err(text) = compare(shape, values, expected, tolerance) {
+                panic!("{label}: result {i}: {text}");
+            }
+        }
+    };
+    check(label, &guarded);
+    // Other ways to multiply bf16 that this machine has, so that each is proven wherever the tests run.
+    if device == "cpu" && dtype == DType::BF16 {
+        // The emulated one is slow, and its layout does not depend on how much there is.
+        let products = trial.terms * expected.iter().map(|array| array.values.len()).sum::<usize>();
+        let tried = |unit: &&MatrixUnit| match unit {
+            MatrixUnit::AmxEmulated => products < 1 << 19,
+            unit => **unit != MatrixUnit::best(),
+        };
+        for unit in MatrixUnit::available().iter().filter(tried) {
+            let label = format!("{label} by {}", unit.name());
+            let found = pool(3).install(|| -> Result<Vec<Found>> {
+                let cx = Cx::new(Device::Cpu(Arc::new(Cpu::with_unit(*unit)?)), dtype)?;
+                download(&op(&cx, &upload(&cx, &inputs)?)?)
+            })?;
+            check(&label, &found);
         }
     }
     Ok(())

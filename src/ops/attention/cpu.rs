@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{Geometry, Heads};
 use crate::error::Result;
+use crate::ops::host::bf16::Shared;
 use crate::ops::host::math::{exp, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 
@@ -46,25 +47,6 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// A pointer that tasks share; each writes other elements.
-#[derive(Clone, Copy)]
-pub(super) struct Shared(pub(super) *mut f32);
-// SAFETY: whoever shares one among tasks says why they write disjoint elements.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Writes `line` from `start` on.
-    ///
-    /// # Safety
-    /// The elements exist, and no other task uses them.
-    pub(super) unsafe fn write(self, start: usize, line: &[f32]) {
-        // SAFETY: the caller's promise.
-        unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), self.0.add(start), line.len()) };
-    }
-}
-
 /// Attention, and the log-sum-exp of the scaled scores [n, heads, l] where it is wanted.
 pub fn attention(
     g: &Geometry,
@@ -77,8 +59,8 @@ pub fn attention(
     let all = g.heads * g.width;
     assert_eq!(result.len(), g.n * g.l * all);
     assert!(sum_log.as_ref().is_none_or(|sums| sums.len() == g.n * g.heads * g.l));
-    let shared = Shared(result.as_mut_ptr());
-    let sums = sum_log.as_mut().map(|sums| Shared(sums.as_mut_ptr()));
+    let shared = Shared::new(result);
+    let sums = sum_log.as_mut().map(|sums| Shared::new(sums));
     (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
         || Tile::new(g.width),
         |tile, task| {
@@ -87,12 +69,13 @@ pub fn attention(
             tile.run(g, (q, k, v), n, head * g.width, first, rows);
             for (row, line) in tile.sums.chunks_exact(g.width).take(rows).enumerate() {
                 let start = (n * g.l + first + row) * all + head * g.width;
-                // SAFETY: `start + width <= result.len()`, and no other task has this (n, row, head).
-                unsafe { shared.write(start, line) };
+                // SAFETY: no other task has this (n, row, head), and `result` is borrowed throughout.
+                unsafe { shared.slice(start, g.width) }.copy_from_slice(line);
                 if let Some(sums) = sums {
                     let sum = tile.largest[row] + tile.weight[row].ln();
                     // SAFETY: as above, for a tensor [n, heads, l].
-                    unsafe { sums.write((n * g.heads + head) * g.l + first + row, &[sum]) };
+                    let place = unsafe { sums.slice((n * g.heads + head) * g.l + first + row, 1) };
+                    place[0] = sum;
                 }
             }
         },
@@ -163,7 +146,6 @@ impl Tile {
         if scores.is_empty() {
             return;
         }
-        let greater = |a: f32, b: f32| if b > a { b } else { a };
         let tops = by_lanes(scores, [self.largest[row]; LANES], greater);
         let largest = tops.into_iter().fold(f32::NEG_INFINITY, greater);
         let fade = exp(self.largest[row] - largest);
@@ -179,11 +161,20 @@ impl Tile {
     }
 }
 
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
+
+#[inline(always)]
+pub(super) fn greater(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
+}
 
 /// Folds `values` into lanes, which vectorises as one running value would not.
 #[inline(always)]
-fn by_lanes(values: &[f32], mut lanes: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+pub(super) fn by_lanes(
+    values: &[f32],
+    mut lanes: [f32; LANES],
+    fold: impl Fn(f32, f32) -> f32,
+) -> [f32; LANES] {
     let chunks = values.chunks_exact(LANES);
     for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
         *lane = fold(*lane, value);

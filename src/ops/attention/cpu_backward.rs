@@ -4,9 +4,10 @@
 use rayon::prelude::*;
 
 use super::backward::Saved;
-use super::cpu::{COLUMNS, Operand, ROWS, Shared};
+use super::cpu::{COLUMNS, Operand, ROWS};
 use super::{Geometry, Heads};
 use crate::error::Result;
+use crate::ops::host::bf16::Shared;
 use crate::ops::host::math::{exp, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::tensor::Tensor;
@@ -15,7 +16,7 @@ use crate::tensor::Tensor;
 /// `(n * rows + i) * stride + offset + h * width`.
 #[derive(Clone, Copy)]
 pub struct Target {
-    memory: Shared,
+    memory: Shared<f32>,
     rows: usize,
     stride: usize,
     offset: usize,
@@ -24,7 +25,7 @@ pub struct Target {
 impl Target {
     /// Columns from `offset` on of `memory`, [n, rows, stride].
     pub fn new(memory: &mut [f32], [rows, stride]: [usize; 2], offset: usize) -> Self {
-        Target { memory: Shared(memory.as_mut_ptr()), rows, stride, offset }
+        Target { memory: Shared::new(memory), rows, stride, offset }
     }
 
     /// # Safety
@@ -33,7 +34,7 @@ impl Target {
         for (row, line) in values.chunks_exact(width).take(at.count).enumerate() {
             let start = (at.n * self.rows + at.first + row) * self.stride + self.offset + at.head * width;
             // SAFETY: the caller's promise.
-            unsafe { self.memory.write(start, line) };
+            unsafe { self.memory.slice(start, line.len()) }.copy_from_slice(line);
         }
     }
 }

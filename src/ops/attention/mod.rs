@@ -1,6 +1,7 @@
 //! Scaled dot-product attention, `softmax(q k^T / sqrt(D) [+ causal mask]) v`, head by head.
 
 mod backward;
+mod bf16;
 mod cpu;
 mod cpu_backward;
 mod cuda;
@@ -8,7 +9,8 @@ pub mod plan;
 mod sm90;
 
 use super::Cx;
-use crate::device::Device;
+use super::calls::{Call, note};
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use backward::Saved;
@@ -72,11 +74,23 @@ pub fn attention(
         return Err(Error::internal(format!("attention of [{n}, {l}] over {keys:?} and {values:?}")));
     }
     let geometry = Geometry { n, l, m, heads, width, causal };
+    note(cx, q.tensor.dtype(), || Call::Attention(geometry));
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
     let inputs = [q.tensor, k.tensor, v.tensor];
     let tracked = cx.tracks(&inputs);
     let mut sum_log = tracked.then(|| cx.allocate([n, heads, l], DType::F32)).transpose()?;
+    let scratch = match (cx.device().target(), q.tensor.dtype()) {
+        (Target::Cpu, DType::BF16) => bf16::scratch(&geometry),
+        _ => 0,
+    };
+    let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(_) if q.tensor.dtype() == DType::BF16 && tracked => {
+            return Err(Error::internal("attention in bf16 cannot be differentiated on the cpu"));
+        }
+        Device::Cpu(cpu) if q.tensor.dtype() == DType::BF16 => {
+            bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, result.host_mut()?)?;
+        }
         Device::Cpu(_) => {
             let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;
             cpu::attention(&geometry, (q, k, v), result.host_mut()?, sum_log)?;

@@ -17,6 +17,7 @@ use super::winograd;
 use super::{Affine, Conv2d, ConvWeight, Geometry};
 use crate::error::Result;
 use crate::ops::Epilogue;
+use crate::ops::host::element::HostElement;
 use crate::ops::host::math::vectorised;
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
@@ -35,12 +36,14 @@ pub(super) enum Method {
     Winograd,
     Columns,
     Gathered,
+    /// by the microkernels of bf16: see `bf16.rs`
+    Panels,
 }
 
 /// How a convolution is cut into bands: a pure function of its geometry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Band {
-    method: Method,
+    pub(super) method: Method,
     /// output rows per chunk; a chunk may span images
     pub(super) rows: usize,
     /// width of a plane in pixels
@@ -50,7 +53,7 @@ pub(super) struct Band {
     /// zeros that neighbouring rows, and neighbouring images, have in common
     shared: usize,
     /// images that may share a chunk
-    images: usize,
+    pub(super) images: usize,
 }
 
 impl Band {
@@ -91,7 +94,7 @@ impl Band {
     }
 
     /// Plane rows from one piece to the next.
-    fn piece_rows(&self) -> usize {
+    pub(super) fn piece_rows(&self) -> usize {
         self.rows + self.halo - self.shared
     }
 
@@ -121,6 +124,8 @@ impl Band {
         let taps = g.kernel * g.kernel;
         match self.method {
             Method::Pointwise => 0,
+            // two to an f32
+            Method::Panels => planes.div_ceil(2),
             Method::Shifted => planes + self.sums() * g.o,
             Method::Winograd => {
                 planes + self.images * self.rows / 2 * (g.out_w / 2) * winograd::PLACES * (g.c + g.o)
@@ -179,7 +184,7 @@ pub fn conv2d(
                 chunk.winograd(planes, weight, rest, &epilogue, result);
             }
             Method::Columns => chunk.columns(planes, weight, rest, &epilogue, result),
-            Method::Shifted | Method::Pointwise => chunk.shifted(planes, weight, rest, &epilogue, result),
+            _ => chunk.shifted(planes, weight, rest, &epilogue, result),
         }
     });
     Ok(())
@@ -239,36 +244,52 @@ impl Chunk<'_> {
         ((dy % s) * s + dx % s, (dy / s) * self.band.plane_w + dx / s)
     }
 
-    /// Writes the band: normalised, upsampled, padded, split by parity.
-    pub(super) fn load(&self, pixels: &Pixels, affine: Option<HostAffine>, planes: &mut [f32]) {
+    /// Writes the band: normalised, upsampled, padded, split by parity. Pixels lie `g.c` elements apart, which may
+    /// be more than the channels: the rest is zero.
+    pub(super) fn load<T: HostElement>(
+        &self,
+        pixels: &Pixels<T>,
+        affine: Option<HostAffine>,
+        planes: &mut [T],
+    ) {
         let g = self.g;
-        let (s, c) = (g.stride, g.c);
+        let (s, c, channels) = (g.stride, g.c, pixels.channels());
         let plane = self.band.plane(g);
         let width = self.band.plane_w * c;
         let piece_rows = self.band.piece_rows();
-        for (parity, plane) in planes.chunks_exact_mut(plane).enumerate() {
+        let as_stored = affine.is_none() && pixels.plain_parts().is_some();
+        for (parity, plane) in planes.chunks_exact_mut(plane).take(s * s).enumerate() {
             let (py, px) = (parity / s, parity % s);
             let (body, slack) = plane.split_at_mut(self.band.plane_rows() * width);
-            slack.fill(0.0);
-            body.par_chunks_exact_mut(width).enumerate().for_each(|(row, line)| {
+            slack.fill(T::zeroed());
+            let buffer = || vec![0.0; T::buffer(channels)];
+            body.par_chunks_exact_mut(width).enumerate().for_each_init(buffer, |buffer, (row, line)| {
                 let piece = self.pieces[(row / piece_rows).min(self.pieces.len() - 1)];
                 // the padded image's row this plane row stands for
                 let y = (piece.first_row + row - piece.base) * s + py;
                 let Some(y) = y.checked_sub(g.pad).filter(|y| *y < g.h * g.zoom) else {
-                    return line.fill(0.0);
+                    return line.fill(T::zeroed());
                 };
                 let source = (piece.image * g.h + y / g.zoom) * g.w;
                 vectorised!({
                     for (i, pixel) in line.chunks_exact_mut(c).enumerate() {
-                        match (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) {
-                            None => pixel.fill(0.0),
-                            Some(x) => {
-                                pixels.read(source + x / g.zoom, pixel);
-                                if let Some(affine) = affine {
-                                    affine.apply(piece.image, pixel);
-                                }
-                            }
+                        let Some(x) = (i * s + px).checked_sub(g.pad).filter(|x| *x < g.w * g.zoom) else {
+                            pixel.fill(T::zeroed());
+                            continue;
+                        };
+                        let (pixel, rest) = pixel.split_at_mut(channels);
+                        rest.fill(T::zeroed());
+                        let index = source + x / g.zoom;
+                        if as_stored {
+                            pixels.copy(index, pixel);
+                            continue;
                         }
+                        T::fill(pixel, buffer, |values| {
+                            pixels.read(index, values);
+                            if let Some(affine) = affine {
+                                affine.apply(piece.image, values);
+                            }
+                        });
                     }
                 });
             });

@@ -135,7 +135,7 @@ fn by_winograd(
 ) -> Result<()> {
     let other = turned(g);
     let segments = Segments::one(gradient);
-    let pixels = Pixels::new(&segments)?;
+    let pixels = Pixels::<f32>::new(&segments)?;
     let end = HostEpilogue::new(&Epilogue { scale, ..Epilogue::default() })?;
     let weight = winograd::Weight { values, c: g.c, o: g.o, turned: true };
     let doubled = if g.zoom == 2 { g.n * g.out_h * g.out_w * g.c } else { 0 };
@@ -179,7 +179,7 @@ pub fn weight_gradient(
     scale: f32,
     (scratch, result): (&mut [f32], &mut [f32]),
 ) -> Result<()> {
-    let pixels = Pixels::new(&conv.input)?;
+    let pixels = Pixels::<f32>::new(&conv.input)?;
     let gradient = gradient.host::<f32>()?;
     if is_pointwise(g) && direct(conv) {
         let count = g.n * g.h * g.w;

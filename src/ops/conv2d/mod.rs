@@ -5,14 +5,18 @@
 //! outside the image after the prologue. Kernels 1x1 and 3x3, stride 1 and 2.
 
 mod backward;
+mod bf16;
 pub mod cpu;
 mod cpu_backward;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
+mod plan_backward;
 mod sm90;
 mod weight;
 mod winograd;
 
+use super::calls::{Call, note};
 use super::group_norm::Affine;
 use super::{Activation, Cx, Epilogue, Segments};
 use crate::device::{Device, Target};
@@ -122,6 +126,7 @@ impl Geometry {
 /// Sizes that do not fit, or not enough memory.
 pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Result<Tensor> {
     let geometry = Geometry::of(conv, weight)?;
+    note(cx, conv.input.dtype()?, || Call::conv2d(geometry, conv, weight, epilogue));
     let mut inputs = conv.input.tensors();
     inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
     inputs.extend(epilogue.tensors());
@@ -140,12 +145,17 @@ pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) 
     let problem = geometry.problem(&input, result.dtype());
     let stored = sm90::Stored::of(cx, conv, &problem)?;
     let scratch = match (cx.device().target(), &stored) {
+        (Target::Cpu, _) if result.dtype() == DType::BF16 => bf16::scratch(&geometry, conv),
         (Target::Cpu, _) => cpu::scratch(&geometry, conv, weight),
         (Target::Gpu, Some(stored)) => stored.scratch(),
         (Target::Gpu, None) => problem.scratch() / DType::F32.size(),
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(cpu) if result.dtype() == DType::BF16 => {
+            let (scratch, result) = (scratch.host_mut()?, result.host_mut()?);
+            bf16::conv2d(cpu, &geometry, conv, weight, epilogue, scratch, result)?;
+        }
         Device::Cpu(_) => {
             cpu::conv2d(&geometry, conv, weight, epilogue, scratch.host_mut()?, result.host_mut()?)?;
         }

@@ -1,11 +1,10 @@
 //! A convolution's weights in the layout its device computes with.
 
-use super::{cuda, plan, winograd};
+use super::{bf16, cuda, cuda_backward, plan, winograd};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
-use crate::ops::gpu::no_gpu_kernel;
-use crate::tensor::{NodeId, Tensor, TensorMut};
+use crate::tensor::{DType, NodeId, Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
 pub(super) const FEW_OUTPUTS: usize = 8;
@@ -33,7 +32,7 @@ pub struct ConvWeight {
 
 impl ConvWeight {
     /// Packs `values`, [O, C, k, k] as checkpoints have them, for `cx`'s device. On the CPU: [k, k, C, O],
-    /// or [C, k, k, O] when the outputs are few. On a GPU: [O / 16, C / 32, k, k, 16, 32].
+    /// or [C, k, k, O] when the outputs are few; panels in bf16. On a GPU: [O / 16, C / 32, k, k, 16, 32].
     ///
     /// # Errors
     /// The kernel is neither 1x1 nor 3x3, or memory is short.
@@ -48,7 +47,7 @@ impl ConvWeight {
     /// As [`ConvWeight::pack`].
     pub fn pack_for_large(cx: &Cx, values: &[f32], sizes @ [o, c, kernel, _]: [usize; 4]) -> Result<Self> {
         let lanes = c.is_multiple_of(winograd::LANES) && o.is_multiple_of(winograd::LANES);
-        let cpu = cx.device().target() == Target::Cpu;
+        let cpu = cx.device().target() == Target::Cpu && cx.dtype() != DType::BF16;
         let suits = cpu && kernel == 3 && lanes && o > FEW_OUTPUTS && c > FEW_INPUTS;
         Self::pack_for(cx, values, sizes, if suits { Algorithm::Winograd } else { Algorithm::Direct })
     }
@@ -58,13 +57,17 @@ impl ConvWeight {
             return Err(Error::weights(format!("a {kh}x{kw} convolution, expected 1x1 or 3x3")));
         }
         let taps = kh * kw;
+        let panels = bf16::layout(o, c, taps);
+        let in_panels = cx.dtype() == DType::BF16;
         let elements = match (cx.device().target(), algorithm) {
+            (Target::Cpu, Algorithm::Direct) if in_panels => panels.elements(),
             (Target::Cpu, Algorithm::Direct) => taps * c * o,
             (Target::Cpu, Algorithm::Winograd) => winograd::PLACES * c * o,
             (Target::Gpu, _) => plan::packed_elements(o, c, kh),
         };
         let mut packed = TensorMut::allocate(cx.device(), [elements], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
+            Device::Cpu(_) if in_panels => panels.pack(values, packed.host_mut()?),
             Device::Cpu(_) => pack_on_host(values, [o, c, taps], algorithm, packed.host_mut()?),
             Device::Gpu(_) => packed.write_f32(&cuda::pack(values, [o, c, taps]))?,
             Device::Plan(_) => {}
@@ -106,11 +109,19 @@ impl ConvWeight {
     pub fn repack(&mut self, cx: &Cx, master: &Tensor) -> Result<()> {
         let sizes = [self.outputs, self.inputs, self.kernel * self.kernel];
         match cx.device() {
+            Device::Cpu(_) if self.packed.dtype() == DType::BF16 => {
+                let [o, c, taps] = sizes;
+                bf16::layout(o, c, taps).pack(master.host()?, self.packed.host_mut()?);
+                Ok(())
+            }
             Device::Cpu(_) => {
                 pack_on_host(master.host()?, sizes, self.algorithm, self.packed.host_mut()?);
                 Ok(())
             }
-            Device::Gpu(_) => Err(no_gpu_kernel("conv2d weight refresh")),
+            Device::Gpu(gpu) => {
+                let sizes = [self.outputs, self.inputs, self.kernel];
+                cuda_backward::repack(gpu, master, &mut self.packed, sizes)
+            }
             Device::Plan(_) => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 
 mod cuda;
 
+use super::calls::{Call, note};
 use super::elementwise::{combine, pointwise, stack};
 use super::{Accumulate, Activation, Cx};
 use crate::device::Device;
@@ -67,6 +68,7 @@ pub fn ddpm_step(
             noise.shape()
         )));
     }
+    note(cx, eps.dtype(), || Call::DdpmStep { count: x.shape().count() });
     let mut result = cx.allocate(x.shape(), DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -89,6 +91,7 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
     if noise.is_some_and(|noise| *noise.shape() != [n, h, w, c]) {
         return Err(Error::internal(format!("noise does not fit moments {}", moments.shape())));
     }
+    note(cx, moments.dtype(), || Call::Posterior { image: [n, h, w, c] });
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {

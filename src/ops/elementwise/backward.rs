@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{BLOCK, cuda_backward};
+use super::cpu::BLOCK;
+use super::cuda_backward;
 use crate::autograd::Gradients;
 use crate::device::Device;
 use crate::error::{Error, Result};

@@ -1,14 +1,13 @@
 //! Pointwise arithmetic that no other op fuses.
 
 mod backward;
+mod cpu;
 mod cuda;
 mod cuda_backward;
 pub mod plan;
 
-use rayon::prelude::*;
-
-use super::host::math::vectorised;
-use super::host::rows::{Pixels, activate};
+use super::calls::{Call, note, parts};
+use super::host::element::with_element;
 use super::{Accumulate, Activation, Cx, Segments};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -16,28 +15,17 @@ use crate::tensor::{DType, Tensor};
 pub use backward::{pointwise_gradient, slice_channels, split_into};
 pub(super) use cuda::cast_onto;
 
-const BLOCK: usize = 1 << 14;
-
 /// `constant + sum of factor_i * tensor_i`, all of one shape.
 pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tensor> {
     let shape = terms.first().ok_or_else(|| Error::internal("a sum of nothing"))?.1.shape();
     if let Some((_, other)) = terms.iter().find(|(_, tensor)| tensor.shape() != shape) {
         return Err(Error::internal(format!("{} is added to {shape}", other.shape())));
     }
+    note(cx, terms[0].1.dtype(), || Call::Combine { count: shape.count(), terms: terms.len() });
     let mut result = cx.allocate(shape, terms[0].1.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
-            let terms = terms.iter().map(|(f, t)| Ok((*f, t.host::<f32>()?))).collect::<Result<Vec<_>>>()?;
-            result.host_mut::<f32>()?.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
-                let first = block * BLOCK;
-                vectorised!({
-                    out.fill(constant);
-                    for (factor, values) in &terms {
-                        let values = &values[first..][..out.len()];
-                        out.iter_mut().zip(values).for_each(|(v, x)| *v += factor * x);
-                    }
-                });
-            });
+            with_element!(result.dtype(), T => cpu::combine::<T>(terms, constant, result.host_mut()?))?
         }
         Device::Gpu(gpu) => cuda::combine(gpu, terms, constant, &mut result)?,
         Device::Plan(_) => {}
@@ -63,16 +51,11 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
 
 /// `activation(x)`, any shape.
 pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    note(cx, x.dtype(), || Call::Pointwise { count: x.shape().count() });
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
-            let out = result.host_mut::<f32>()?;
-            out.par_chunks_mut(BLOCK).zip(x.host::<f32>()?.par_chunks(BLOCK)).for_each(|(out, x)| {
-                vectorised!({
-                    out.copy_from_slice(x);
-                    activate(out, activation);
-                });
-            });
+            with_element!(result.dtype(), T => cpu::pointwise::<T>(x, activation, result.host_mut()?))?
         }
         Device::Gpu(gpu) => cuda::pointwise(gpu, x, activation, &mut result)?,
         Device::Plan(_) => {}
@@ -88,13 +71,12 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
 
 /// Writes a virtual concatenation out: [N, H, W, C].
 pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
-    let shape @ [.., c] = segments.nhwc()?;
+    let shape @ [n, h, w, c] = segments.nhwc()?;
+    note(cx, segments.dtype()?, || Call::Concat { image: [n, h, w], parts: parts(segments) });
     let mut result = cx.allocate(shape, segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => {
-            let pixels = Pixels::new(segments)?;
-            let lines = result.host_mut::<f32>()?.par_chunks_exact_mut(c);
-            lines.enumerate().for_each(|(index, line)| pixels.read(index, line));
+            with_element!(result.dtype(), T => cpu::concat::<T>(segments, c, result.host_mut()?))?
         }
         Device::Gpu(gpu) => cuda::concat(gpu, segments, &mut result)?,
         Device::Plan(_) => {}
@@ -114,9 +96,10 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
+    note(cx, x.dtype(), || Call::Cast { count: x.shape().count(), to: dtype });
     let mut result = cx.allocate(x.shape(), dtype)?;
     match cx.device() {
-        Device::Cpu(_) => return Err(Error::internal("the cpu device computes in f32 only")),
+        Device::Cpu(_) => cpu::cast(x, &mut result)?,
         Device::Gpu(gpu) => cuda::cast(gpu, x, &mut result)?,
         Device::Plan(_) => {}
     }
@@ -142,14 +125,7 @@ pub fn stack(cx: &Cx, tensors: &[&Tensor]) -> Result<Tensor> {
     }
     let mut result = cx.allocate([rows * rest], tensors[0].dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let mut out = result.host_mut::<f32>()?;
-            for tensor in tensors {
-                let (head, tail) = out.split_at_mut(tensor.shape().count());
-                head.copy_from_slice(tensor.host()?);
-                out = tail;
-            }
-        }
+        Device::Cpu(_) => with_element!(result.dtype(), T => cpu::stack::<T>(tensors, result.host_mut()?))?,
         Device::Gpu(_) => cuda::stack(tensors, &mut result)?,
         Device::Plan(_) => {}
     }

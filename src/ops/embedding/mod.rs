@@ -3,6 +3,7 @@
 mod cuda;
 
 use super::Cx;
+use super::host::element::{HostElement, with_element};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -29,15 +30,16 @@ pub fn embed_tokens(cx: &Cx, tokens: &[&[u32]], table: &Tensor, positions: &Tens
     };
     let mut own_tokens = cx.allocate([own_tokens], DType::F32)?;
     match cx.device() {
-        Device::Cpu(_) => {
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
             let (table, positions) = (table.host::<f32>()?, positions.host::<f32>()?);
-            for (lines, row) in result.host_mut::<f32>()?.chunks_exact_mut(l * d).zip(tokens) {
+            for (lines, row) in result.host_mut::<T>()?.chunks_exact_mut(l * d).zip(tokens) {
                 for (place, (line, &token)) in lines.chunks_exact_mut(d).zip(row.iter()).enumerate() {
                     let pair = table[token as usize * d..][..d].iter().zip(&positions[place * d..][..d]);
-                    line.iter_mut().zip(pair).for_each(|(v, (a, b))| *v = a + b);
+                    line.iter_mut().zip(pair).for_each(|(v, (a, b))| *v = T::narrow(a + b));
                 }
             }
-        }
+            Ok(())
+        })?,
         Device::Gpu(gpu) => {
             cuda::embed_tokens(gpu, tokens, [table, positions], &mut own_tokens, &mut result)?
         }

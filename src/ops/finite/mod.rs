@@ -5,6 +5,7 @@ mod cuda;
 use rayon::prelude::*;
 
 use super::Cx;
+use super::host::element::{HostElement, with_element};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorMut};
@@ -33,12 +34,12 @@ impl FiniteChecks {
             return Err(Error::internal(format!("there is no place {place} for a check")));
         }
         match cx.device() {
-            Device::Cpu(_) => {
-                if !x.host::<f32>()?.par_iter().all(|value| value.is_finite()) {
+            Device::Cpu(_) => with_element!(x.dtype(), T => {
+                if !x.host::<T>()?.par_iter().all(|value| value.wide().is_finite()) {
                     self.flags.host_mut::<f32>()?[place] = 1.0;
                 }
                 Ok(())
-            }
+            }),
             Device::Gpu(gpu) => cuda::note(gpu, x, &mut self.flags, place),
             Device::Plan(_) => Ok(()),
         }

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 use super::{Affine, GroupNorm};
 use crate::error::Result;
 use crate::ops::Segments;
+use crate::ops::host::element::HostElement;
 use crate::ops::host::math::vectorised;
-use crate::ops::host::rows::{HostAffine, Pixels};
+use crate::ops::host::rows::{HostAffine, Pixels, wide};
 use crate::tensor::Tensor;
 
 /// Pixels whose f32 sums are folded into f64 at once.
@@ -22,11 +23,11 @@ struct Sums<'a> {
 impl Sums<'_> {
     /// Adds `P` pixels at once: the sums are loaded and stored once for all of them.
     #[inline(always)]
-    fn add<const P: usize>(&mut self, pixels: [&[f32]; P]) {
+    fn add<T: HostElement, const P: usize>(&mut self, pixels: [&[T]; P]) {
         let pivots = self.pivot.iter().enumerate();
         for ((i, pivot), (total, square)) in pivots.zip(self.total.iter_mut().zip(self.squares.iter_mut())) {
             for pixel in pixels {
-                let d = pixel[i] - pivot;
+                let d = pixel[i].wide() - pivot;
                 *total += d;
                 *square += d * d;
             }
@@ -35,7 +36,7 @@ impl Sums<'_> {
 }
 
 /// Sums of x - pivot, then of (x - pivot)^2, by channel, f64, over pixels `first..first + count`.
-fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec<f64> {
+fn block_sums<T: HostElement>(pixels: &Pixels<T>, pivot: &[f32], first: usize, count: usize) -> Vec<f64> {
     let mut sums = vec![0.0f32; 2 * pivot.len()];
     let mut line = vec![0.0f32; pivot.len()];
     vectorised!({
@@ -61,7 +62,7 @@ fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec
                 continue;
             };
             for (a, b) in data.chunks_exact(c).zip(plus[first * c..].chunks_exact(c)) {
-                line.iter_mut().zip(a.iter().zip(b)).for_each(|(v, (a, b))| *v = a + b);
+                line.iter_mut().zip(a.iter().zip(b)).for_each(|(v, (a, b))| *v = a.wide() + b.wide());
                 part.add([&line[..c]]);
             }
         }
@@ -70,7 +71,7 @@ fn block_sums(pixels: &Pixels, pivot: &[f32], first: usize, count: usize) -> Vec
 }
 
 /// Fills `result` [N, 2, C] and, where it is there, `statistics` [N, groups, 2]: mean, 1 / sqrt(var + eps).
-pub fn coefficients(
+pub fn coefficients<T: HostElement>(
     segments: &Segments,
     norm: &GroupNorm,
     adaln: Option<&Tensor>,
@@ -78,9 +79,9 @@ pub fn coefficients(
     mut statistics: Option<&mut [f32]>,
     result: &mut [f32],
 ) -> Result<()> {
-    let pixels = Pixels::new(segments)?;
+    let pixels = Pixels::<T>::new(segments)?;
     let (gamma, beta) = (norm.gamma.host::<f32>()?, norm.beta.host::<f32>()?);
-    let adaln = adaln.map(Tensor::host::<f32>).transpose()?;
+    let adaln = adaln.map(wide).transpose()?;
     let width = c / norm.groups;
     for image in 0..n {
         let mut pivot = vec![0.0f32; c];
@@ -119,7 +120,7 @@ pub fn coefficients(
             for i in channels {
                 let a = f64::from(gamma[i]) * inverse;
                 let b = f64::from(beta[i]) - mean * a;
-                let (a, b) = match adaln {
+                let (a, b) = match &adaln {
                     None => (a, b),
                     Some(adaln) => {
                         // one row may serve all images
@@ -136,16 +137,24 @@ pub fn coefficients(
 }
 
 /// Fills `result` [N, H, W, C].
-pub fn normalise(segments: &Segments, affine: &Affine, area: usize, result: &mut [f32]) -> Result<()> {
-    let pixels = Pixels::new(segments)?;
+pub fn normalise<T: HostElement>(
+    segments: &Segments,
+    affine: &Affine,
+    area: usize,
+    result: &mut [T],
+) -> Result<()> {
+    let pixels = Pixels::<T>::new(segments)?;
     let affine = HostAffine { coefficients: affine.coefficients.host()?, activation: affine.activation };
     let c = pixels.channels();
-    result.par_chunks_mut(c * BLOCK).enumerate().for_each(|(block, chunk)| {
+    let buffer = || vec![0.0; T::buffer(c)];
+    result.par_chunks_mut(c * BLOCK).enumerate().for_each_init(buffer, |buffer, (block, chunk)| {
         vectorised!({
             for (i, pixel) in chunk.chunks_exact_mut(c).enumerate() {
                 let index = block * BLOCK + i;
-                pixels.read(index, pixel);
-                affine.apply(index / area, pixel);
+                T::fill(pixel, buffer, |values| {
+                    pixels.read(index, values);
+                    affine.apply(index / area, values);
+                });
             }
         });
     });

@@ -20,7 +20,7 @@ pub fn affine_gradient(
     area: usize,
     (result, sums): (&mut [f32], &mut [f32]),
 ) -> Result<()> {
-    let pixels = Pixels::new(segments)?;
+    let pixels = Pixels::<f32>::new(segments)?;
     let c = pixels.channels();
     let coefficients = affine.coefficients.host::<f32>()?;
     if area * c == 0 {

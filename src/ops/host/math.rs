@@ -41,6 +41,22 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { fraction * f32::from_bits(exponent) }
 }
 
+/// 2^x for x <= 0 with a relative error below 6e-5, for results that are rounded to bf16; flushes to 0 below -126.
+#[inline(always)]
+pub fn exp2_coarse(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // as in `exp`
+    let clamped = if x < -126.0 { -126.0 } else { x };
+    let shifted = clamped + ROUND;
+    let r = clamped - (shifted - ROUND);
+    let mut p = 9.618_129e-3;
+    p = p * r + 5.550_411e-2;
+    p = p * r + 2.402_265e-1;
+    p = p * r + std::f32::consts::LN_2;
+    let fraction = p * r + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    if x < -126.0 { 0.0 } else { fraction * f32::from_bits(exponent) }
+}
+
 /// 1 / (1 + e^-x)
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
@@ -122,6 +138,16 @@ mod tests {
         }
         assert_eq!((exp(-1e30), exp(f32::NEG_INFINITY)), (0.0, 0.0));
         assert!(exp(1e30).is_finite());
+    }
+
+    #[test]
+    fn coarse_powers_of_two_are_close_enough_for_bf16() {
+        for x in sweep().filter(|x| (-126.0..=0.0).contains(x)) {
+            let (found, expected) = (f64::from(exp2_coarse(x)), f64::from(x).exp2());
+            assert!(((found - expected) / expected).abs() < 6e-5, "2^{x} = {found}, expected {expected}");
+        }
+        assert_eq!((exp2_coarse(0.0), exp2_coarse(f32::NEG_INFINITY)), (1.0, 0.0));
+        assert!(exp2_coarse(f32::NAN).is_nan());
     }
 
     /// erf by its Maclaurin series in f64, exact enough for |x| < 4.

@@ -1,5 +1,7 @@
 //! What the CPU sides of the ops share: matrix products, vectorised functions, work on rows.
 
+pub mod bf16;
+pub mod element;
 pub mod math;
 pub mod matmul;
 pub mod rows;

@@ -1,11 +1,15 @@
 //! Pixel rows on the CPU: reading segments with a norm applied, finishing sums with an epilogue.
 
+use std::borrow::Cow;
+
+use half::bf16;
 use rayon::prelude::*;
 
+use super::element::{HostElement, widen_all};
 use super::math::{gelu, gelu_slope, silu, silu_slope, vectorised};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Activation, Epilogue, Segments};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// Applies `activation` in place.
 #[inline(always)]
@@ -34,16 +38,25 @@ pub fn multiply_by_slope(gradient: &mut [f32], x: &[f32], activation: Activation
     }
 }
 
+/// A small tensor as f32, whatever it is stored as.
+pub fn wide(tensor: &Tensor) -> Result<Cow<'_, [f32]>> {
+    Ok(match tensor.dtype() {
+        DType::F32 => Cow::Borrowed(tensor.host()?),
+        DType::BF16 => Cow::Owned(tensor.host::<bf16>()?.iter().map(|v| v.wide()).collect()),
+        DType::F16 => return Err(Error::internal("the cpu device does not read f16")),
+    })
+}
+
 /// The host view of [`Segments`].
-pub struct Pixels<'a> {
-    parts: Vec<Part<'a>>,
+pub struct Pixels<'a, T = f32> {
+    parts: Vec<Part<'a, T>>,
     channels: usize,
 }
 
 /// One segment: its values, what is added to them, its channels.
-pub type Part<'a> = (&'a [f32], Option<&'a [f32]>, usize);
+pub type Part<'a, T> = (&'a [T], Option<&'a [T]>, usize);
 
-impl<'a> Pixels<'a> {
+impl<'a, T: HostElement> Pixels<'a, T> {
     pub fn new(segments: &Segments<'a>) -> Result<Self> {
         let parts = segments
             .parts()
@@ -65,12 +78,12 @@ impl<'a> Pixels<'a> {
         self.channels
     }
 
-    pub fn parts(&self) -> &[Part<'a>] {
+    pub fn parts(&self) -> &[Part<'a, T>] {
         &self.parts
     }
 
     /// (data, channels) of each part, when none is a sum.
-    pub fn plain_parts(&self) -> Option<Vec<(&'a [f32], usize)>> {
+    pub fn plain_parts(&self) -> Option<Vec<(&'a [T], usize)>> {
         self.parts.iter().map(|&(data, plus, c)| plus.is_none().then_some((data, c))).collect()
     }
 
@@ -82,11 +95,23 @@ impl<'a> Pixels<'a> {
             let (head, tail) = rest.split_at_mut(c);
             let line = &data[index * c..][..c];
             match plus {
-                None => head.copy_from_slice(line),
+                None => widen_all(line, head),
                 Some(plus) => {
-                    head.iter_mut().zip(line).zip(&plus[index * c..][..c]).for_each(|((o, a), b)| *o = a + b);
+                    let pairs = line.iter().zip(&plus[index * c..][..c]);
+                    head.iter_mut().zip(pairs).for_each(|(o, (a, b))| *o = a.wide() + b.wide());
                 }
             }
+            rest = tail;
+        }
+    }
+
+    /// Writes all channels of pixel `index` as they are stored; only where no part is a sum.
+    #[inline(always)]
+    pub fn copy(&self, index: usize, out: &mut [T]) {
+        let mut rest = out;
+        for &(data, _, c) in &self.parts {
+            let (head, tail) = rest.split_at_mut(c);
+            head.copy_from_slice(&data[index * c..][..c]);
             rest = tail;
         }
     }
@@ -111,24 +136,23 @@ impl HostAffine<'_> {
     }
 }
 
-/// The host view of an [`Epilogue`].
-pub struct HostEpilogue<'a> {
+/// The host view of an [`Epilogue`] whose residual is stored as `T`.
+pub struct HostEpilogue<'a, T: Clone = f32> {
     bias: Option<&'a [f32]>,
-    per_image: Option<&'a [f32]>,
+    per_image: Option<Cow<'a, [f32]>>,
     activation: Activation,
     scale: f32,
-    residual: Option<&'a [f32]>,
+    residual: Option<&'a [T]>,
 }
 
-impl<'a> HostEpilogue<'a> {
+impl<'a, T: HostElement> HostEpilogue<'a, T> {
     pub fn new(epilogue: &Epilogue<'a>) -> Result<Self> {
-        let host = |tensor: Option<&'a Tensor>| tensor.map(Tensor::host::<f32>).transpose();
         Ok(HostEpilogue {
-            bias: host(epilogue.bias)?,
-            per_image: host(epilogue.per_image)?,
+            bias: epilogue.bias.map(Tensor::host::<f32>).transpose()?,
+            per_image: epilogue.per_image.map(wide).transpose()?,
             activation: epilogue.activation,
             scale: epilogue.scale,
-            residual: host(epilogue.residual)?,
+            residual: epilogue.residual.map(Tensor::host::<T>).transpose()?,
         })
     }
 
@@ -144,23 +168,30 @@ impl<'a> HostEpilogue<'a> {
     /// Finishes the sums of one pixel in place: image `n`, pixel `index` of the whole result.
     #[inline(always)]
     pub fn finish(&self, n: usize, index: usize, pixel: &mut [f32]) {
-        let o = pixel.len();
-        if let Some(bias) = self.bias {
-            pixel.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
-        }
-        if let Some(per_image) = self.per_image {
-            let row = if per_image.len() == o { 0 } else { n };
-            pixel.iter_mut().zip(&per_image[row * o..][..o]).for_each(|(v, b)| *v += b);
-        }
-        activate(pixel, self.activation);
-        if self.scale != 1.0 {
-            pixel.iter_mut().for_each(|v| *v *= self.scale);
-        }
-        if let Some(residual) = self.residual {
-            pixel.iter_mut().zip(&residual[index * o..][..o]).for_each(|(v, r)| *v += r);
-        }
+        self.finish_part(n, index, (0, pixel.len()), pixel);
     }
 
+    /// The same for a run of outputs from `first` on, of `o` in all.
+    #[inline(always)]
+    pub fn finish_part(&self, n: usize, index: usize, (first, o): (usize, usize), part: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            part.iter_mut().zip(&bias[first..]).for_each(|(v, b)| *v += b);
+        }
+        if let Some(per_image) = &self.per_image {
+            let row = if per_image.len() == o { 0 } else { n };
+            part.iter_mut().zip(&per_image[row * o + first..]).for_each(|(v, b)| *v += b);
+        }
+        activate(part, self.activation);
+        if self.scale != 1.0 {
+            part.iter_mut().for_each(|v| *v *= self.scale);
+        }
+        if let Some(residual) = self.residual {
+            part.iter_mut().zip(&residual[index * o + first..]).for_each(|(v, r)| *v += r.wide());
+        }
+    }
+}
+
+impl HostEpilogue<'_> {
     /// Finishes a whole result [pixels, O] in place; `per_image_pixels` pixels belong to each image.
     pub fn finish_all(&self, result: &mut [f32], o: usize, per_image_pixels: usize) {
         if self.is_identity() || o == 0 {

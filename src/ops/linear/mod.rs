@@ -1,6 +1,7 @@
 //! Linear layers with a fused epilogue, and the gated GELU of the transformers' feed-forward.
 
 mod backward;
+mod bf16;
 mod cpu;
 mod cuda;
 mod cuda_backward;
@@ -8,6 +9,7 @@ pub mod plan;
 mod plan_backward;
 mod sm90;
 
+use super::calls::{Call, Extras, note};
 use super::weights::overwrite;
 use super::{Accumulate, Activation, Cx, Epilogue};
 use crate::device::{Device, Purpose, Target};
@@ -23,8 +25,8 @@ pub struct LinearWeight {
 }
 
 impl LinearWeight {
-    /// Packs `values`, [O, K] as checkpoints have them, for `cx`'s device. On the CPU: [K, O], on a GPU
-    /// as they are.
+    /// Packs `values`, [O, K] as checkpoints have them, for `cx`'s device. On the CPU: [K, O] in f32, panels in
+    /// bf16; on a GPU as they are.
     pub fn pack(cx: &Cx, values: &[f32], [outputs, inputs]: [usize; 2]) -> Result<Self> {
         // The planning device is given no values.
         if !cx.device().is_plan() && values.len() != inputs * outputs {
@@ -33,8 +35,15 @@ impl LinearWeight {
                 values.len()
             )));
         }
-        let mut packed = TensorMut::allocate(cx.device(), [inputs, outputs], cx.dtype(), Purpose::Weight)?;
+        let elements = match (cx.device().target(), cx.dtype()) {
+            (Target::Cpu, DType::BF16) => bf16::layout(inputs, outputs).elements(),
+            _ => inputs * outputs,
+        };
+        let mut packed = TensorMut::allocate(cx.device(), [elements], cx.dtype(), Purpose::Weight)?;
         match cx.device() {
+            Device::Cpu(_) if cx.dtype() == DType::BF16 => {
+                bf16::layout(inputs, outputs).pack(values, packed.host_mut()?);
+            }
             Device::Cpu(_) => super::host::matmul::transpose(values, outputs, inputs, packed.host_mut()?),
             Device::Gpu(_) => packed.write_f32(values)?,
             Device::Plan(_) => {}
@@ -65,9 +74,13 @@ impl LinearWeight {
     /// # Errors
     /// Somebody still holds the packed values: a tape that was not run.
     pub fn repack(&mut self, cx: &Cx, master: &Tensor) -> Result<()> {
+        let (o, k) = (self.outputs, self.inputs);
         match cx.device() {
+            Device::Cpu(_) if self.packed.dtype() == DType::BF16 => {
+                bf16::layout(k, o).pack(master.host()?, self.packed.host_mut()?);
+                Ok(())
+            }
             Device::Cpu(_) => {
-                let (o, k) = (self.outputs, self.inputs);
                 super::host::matmul::transpose(master.host()?, o, k, self.packed.host_mut()?);
                 Ok(())
             }
@@ -98,6 +111,11 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     check(x, weight)?;
     let mut inputs = vec![x, &weight.packed];
     inputs.extend(epilogue.tensors());
+    note(cx, x.dtype(), || {
+        let images = x.shape()[0].max(1);
+        let (rows, inputs, outputs) = (x.shape().rows() / images, weight.inputs, weight.outputs);
+        Call::Linear { images, rows, inputs, outputs, extras: Extras::of(epilogue) }
+    });
     let tracked = cx.tracks(&inputs);
     if tracked && epilogue.activation != Activation::None {
         return epilogue.finish_sums(cx, &linear(cx, x, weight, &epilogue.linear_part())?);
@@ -106,6 +124,7 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     epilogue.check(result.shape())?;
     let scratch = specialised_scratch(cx, x, weight, false)?;
     match cx.device() {
+        Device::Cpu(cpu) if x.dtype() == DType::BF16 => bf16::linear(cpu, x, weight, epilogue, &mut result)?,
         Device::Cpu(_) => cpu::linear(x, weight, epilogue, result.host_mut()?)?,
         Device::Gpu(gpu) => cuda::linear(gpu, x, weight, (epilogue, false), scratch.as_ref(), &mut result)?,
         Device::Plan(_) => {}
@@ -127,19 +146,38 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     }))
 }
 
+/// `x . weight^T` by the vendor's library, whatever the plan says: what benches hold ours against.
+///
+/// # Errors
+/// The device has no such library.
+pub fn library_linear(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<Tensor> {
+    check(x, weight)?;
+    let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
+    match cx.device() {
+        Device::Gpu(gpu) if gpu.has_library() && weight.packed.dtype() == x.dtype() => {
+            cuda::library(gpu, x, weight, &mut result)?;
+        }
+        other => return Err(Error::device(format!("{} has no cuBLASLt", other.describe()))),
+    }
+    cx.constant("library_linear", &[x, &weight.packed], result.freeze())
+}
+
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
 pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -> Result<Tensor> {
     check(x, weight)?;
     if !weight.outputs.is_multiple_of(2) || *bias.shape() != [weight.outputs] {
         return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
     }
+    let (rows, inputs, outputs) = (x.shape().rows(), weight.inputs, weight.outputs);
+    note(cx, x.dtype(), || Call::Geglu { rows, inputs, outputs });
     let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;
-    let scratch = match cx.device().target() {
-        Target::Cpu => cpu::geglu_scratch(x.shape().rows(), weight.outputs),
-        Target::Gpu => 0,
+    let scratch = match (cx.device().target(), x.dtype()) {
+        (Target::Cpu, DType::F32) => cpu::geglu_scratch(x.shape().rows(), weight.outputs),
+        _ => 0,
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
+        Device::Cpu(cpu) if x.dtype() == DType::BF16 => bf16::geglu(cpu, x, weight, bias, &mut result)?,
         Device::Cpu(_) => cpu::geglu(x, weight, bias, scratch.host_mut()?, result.host_mut()?)?,
         Device::Gpu(gpu) => {
             let scratch = specialised_scratch(cx, x, weight, true)?;

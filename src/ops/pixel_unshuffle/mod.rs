@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::Cx;
 use super::gpu::no_gpu_kernel;
+use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -20,10 +21,10 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     let (rows, columns, channels) = (h / factor, w / factor, c * factor * factor);
     let mut result = cx.allocate([n, rows, columns, channels], x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let source = x.host::<f32>()?;
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let source = x.host::<T>()?;
             // A task is one row of blocks; rows of different images follow each other.
-            let lines = result.host_mut::<f32>()?.par_chunks_mut((columns * channels).max(1));
+            let lines = result.host_mut::<T>()?.par_chunks_mut((columns * channels).max(1));
             lines.enumerate().for_each(|(row, line)| {
                 for (place, value) in line.iter_mut().enumerate() {
                     let (column, channel) = (place / channels, place % channels);
@@ -32,7 +33,8 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
                     *value = source[(y * w + x) * c + c_in];
                 }
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("pixel_unshuffle")),
         Device::Plan(_) => {}
     }

@@ -4,6 +4,8 @@ use rayon::prelude::*;
 
 use super::Windows;
 use crate::error::Result;
+use crate::ops::host::bf16::Shared;
+use crate::ops::host::element::{HostElement, narrow_all, widen_all};
 use crate::ops::host::math::{exp, vectorised};
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::tensor::Tensor;
@@ -11,33 +13,18 @@ use crate::tensor::Tensor;
 /// What the mask adds between parts of the image that the roll has joined.
 const APART: f32 = -100.0;
 
-/// A pointer that tasks share; each writes other elements.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-// SAFETY: the tasks of `window_attention` write disjoint elements, see there.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(self, index: usize) -> *mut f32 {
-        // SAFETY: callers pass indices inside the result.
-        unsafe { self.0.add(index) }
-    }
-}
-
-pub fn window_attention(
+pub fn window_attention<T: HostElement>(
     [n, h, w]: [usize; 3],
     windows: Windows,
     qkv: &Tensor,
     bias: &Tensor,
-    result: &mut [f32],
+    result: &mut [T],
 ) -> Result<()> {
-    let (qkv, bias) = (qkv.host::<f32>()?, bias.host::<f32>()?);
+    let (qkv, bias) = (qkv.host::<T>()?, bias.host::<f32>()?);
     let Windows { side, heads, width, .. } = windows;
     let all = heads * width;
     assert_eq!(result.len(), n * h * w * all);
-    let shared = Shared(result.as_mut_ptr());
+    let shared = Shared::new(result);
     let (rows, columns) = (h / side, w / side);
     (0..n * rows * columns).into_par_iter().for_each_init(
         || Scratch::new(windows),
@@ -48,9 +35,9 @@ pub fn window_attention(
                 scratch.run(head, qkv, bias, windows);
                 for (line, place) in scratch.out.chunks_exact(width).zip(&scratch.places) {
                     let start = place * all + head * width;
-                    // SAFETY: `place` is a pixel of the image, so `start + width <= result.len()`; each pixel lies
-                    // in one window, and the heads of a window are one task's.
-                    unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), shared.at(start), width) };
+                    // SAFETY: each pixel lies in one window, the heads of a window are one task's, and `result` is
+                    // borrowed throughout.
+                    narrow_all(line, unsafe { shared.slice(start, width) });
                 }
             }
         },
@@ -101,12 +88,12 @@ impl Scratch {
         }
     }
 
-    fn run(&mut self, head: usize, qkv: &[f32], bias: &[f32], windows: Windows) {
+    fn run<T: HostElement>(&mut self, head: usize, qkv: &[T], bias: &[f32], windows: Windows) {
         let Windows { side, heads, width, .. } = windows;
         let (count, all) = (side * side, heads * width);
         for (which, operand) in self.operands.chunks_exact_mut(count * width).enumerate() {
             for (line, place) in operand.chunks_exact_mut(width).zip(&self.places) {
-                line.copy_from_slice(&qkv[place * 3 * all + which * all + head * width..][..width]);
+                widen_all(&qkv[place * 3 * all + which * all + head * width..][..width], line);
             }
         }
         let operand =

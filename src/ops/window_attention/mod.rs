@@ -9,6 +9,7 @@ mod cpu;
 
 use super::Cx;
 use super::gpu::no_gpu_kernel;
+use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -39,7 +40,9 @@ pub fn window_attention(cx: &Cx, qkv: &Tensor, bias: &Tensor, windows: Windows) 
     }
     let mut result = cx.allocate([n, h, w, heads * width], qkv.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => cpu::window_attention([n, h, w], windows, qkv, bias, result.host_mut()?)?,
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            cpu::window_attention::<T>([n, h, w], windows, qkv, bias, result.host_mut()?)
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("window_attention")),
         Device::Plan(_) => {}
     }

@@ -1,0 +1,228 @@
+//! Attention on the CPU in bf16: tiles of queries against tiles of keys with an online softmax in f32.
+//!
+//! Keys and values of all heads are first packed as the weights of two products: scores are queries times keys, 32
+//! keys a panel, and results are probabilities times values, 32 columns a panel. Probabilities are rounded to bf16,
+//! their sum is not.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::cpu::{LANES, by_lanes, greater};
+use super::{Geometry, Heads};
+use crate::device::Cpu;
+use crate::error::Result;
+use crate::ops::host::bf16::{COLUMNS, Kernel, STEP, Shared, Span, rows_in_blocks};
+use crate::ops::host::element::{HostElement, narrow_all};
+use crate::ops::host::math::{exp2_coarse, vectorised};
+
+/// Rows of a task.
+const QUERIES: usize = 64;
+/// Keys whose scores exist at once; a multiple of a panel.
+const KEYS: usize = 256;
+
+/// One operand: row i of head h of image n starts at `(n * rows + i) * stride + offset + h * width`.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    data: &'a [bf16],
+    rows: usize,
+    stride: usize,
+    offset: usize,
+}
+
+impl<'a> Operand<'a> {
+    fn new(heads: &Heads<'a>) -> Result<Self> {
+        let shape = heads.tensor.shape();
+        Ok(Operand { data: heads.tensor.host()?, rows: shape[1], stride: shape[2], offset: heads.offset })
+    }
+
+    fn row(&self, n: usize, row: usize, column: usize, width: usize) -> &'a [bf16] {
+        &self.data[(n * self.rows + row) * self.stride + self.offset + column..][..width]
+    }
+}
+
+/// Keys and head width with padding.
+fn padded(g: &Geometry) -> (usize, usize) {
+    (g.m.next_multiple_of(COLUMNS), g.width.next_multiple_of(STEP))
+}
+
+/// Scratch that [`attention`] needs, in f32 elements: the packed keys and values.
+pub fn scratch(g: &Geometry) -> usize {
+    let (m, width) = padded(g);
+    g.n * g.heads * m * width
+}
+
+/// [heads of all images, panels of 32 keys, pairs of columns, keys, 2]
+fn pack_keys(g: &Geometry, keys: Operand, out: &mut [bf16]) {
+    let (m, width) = padded(g);
+    out.par_chunks_exact_mut(COLUMNS * width).enumerate().for_each(|(index, out)| {
+        let (head, first) = (index / (m / COLUMNS), index % (m / COLUMNS) * COLUMNS);
+        out.fill(bf16::ZERO);
+        for key in 0..COLUMNS.min(g.m - first) {
+            let row = keys.row(head / g.heads, first + key, head % g.heads * g.width, g.width);
+            for (pair, values) in row.chunks(2).enumerate() {
+                out[pair * 2 * COLUMNS + 2 * key..][..values.len()].copy_from_slice(values);
+            }
+        }
+    });
+}
+
+/// [heads of all images, panels of 32 columns, pairs of keys, columns, 2]
+fn pack_values(g: &Geometry, values: Operand, out: &mut [bf16]) {
+    let (m, width) = padded(g);
+    out.par_chunks_exact_mut(m * COLUMNS).enumerate().for_each(|(index, out)| {
+        let (head, first) = (index / (width / COLUMNS), index % (width / COLUMNS) * COLUMNS);
+        let columns = COLUMNS.min(g.width - first);
+        out.fill(bf16::ZERO);
+        for (pair, out) in out.chunks_exact_mut(2 * COLUMNS).enumerate().take(g.m.div_ceil(2)) {
+            for odd in 0..2.min(g.m - 2 * pair) {
+                let column = head % g.heads * g.width + first;
+                let row = values.row(head / g.heads, 2 * pair + odd, column, columns);
+                row.iter().enumerate().for_each(|(column, value)| out[2 * column + odd] = *value);
+            }
+        }
+    });
+}
+
+pub fn attention(
+    cpu: &Cpu,
+    g: &Geometry,
+    (q, k, v): (Heads, Heads, Heads),
+    scratch: &mut [f32],
+    result: &mut [bf16],
+) -> Result<()> {
+    let (q, k, v) = (Operand::new(&q)?, Operand::new(&k)?, Operand::new(&v)?);
+    let (keys, values) = bytemuck::cast_slice_mut(scratch).split_at_mut(self::scratch(g));
+    pack_keys(g, k, keys);
+    pack_values(g, v, values);
+    let (tiles, all) = (g.l.div_ceil(QUERIES), g.heads * g.width);
+    let result = Shared::new(result);
+    let (keys, values) = (&*keys, &*values);
+    (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
+        || Tile::new(g, Kernel::of(cpu.unit())),
+        |tile, task| {
+            let (head, first) = (task / tiles, task % tiles * QUERIES);
+            let (n, column) = (head / g.heads, head % g.heads * g.width);
+            let rows = QUERIES.min(g.l - first);
+            tile.load(|row| q.row(n, first + row, column, g.width), rows);
+            let head = |packed: &'_ [bf16]| head * packed.len() / (g.n * g.heads);
+            tile.run(&keys[head(keys)..], &values[head(values)..], first, rows);
+            for row in 0..rows {
+                // SAFETY: no other task has these rows of this head, and `result` is borrowed throughout.
+                let line = unsafe { result.slice((n * g.l + first + row) * all + column, g.width) };
+                tile.finish(row, line);
+            }
+        },
+    );
+    Ok(())
+}
+
+/// The state of one tile of queries.
+struct Tile<'a> {
+    g: &'a Geometry,
+    kernel: &'static Kernel,
+    /// keys and head width with padding
+    m: usize,
+    width: usize,
+    queries: Vec<bf16>,
+    scores: Vec<f32>,
+    probabilities: Vec<bf16>,
+    sums: Vec<f32>,
+    /// of the scores times log2(e)
+    largest: [f32; QUERIES],
+    weight: [f32; QUERIES],
+}
+
+impl<'a> Tile<'a> {
+    fn new(g: &'a Geometry, kernel: &'static Kernel) -> Self {
+        let (m, width) = padded(g);
+        Tile {
+            g,
+            kernel,
+            m,
+            width,
+            queries: vec![bf16::ZERO; QUERIES * width],
+            scores: vec![0.0; QUERIES * KEYS],
+            probabilities: vec![bf16::ZERO; QUERIES * KEYS],
+            sums: vec![0.0; QUERIES * width],
+            largest: [0.0; QUERIES],
+            weight: [0.0; QUERIES],
+        }
+    }
+
+    fn load(&mut self, row: impl Fn(usize) -> &'a [bf16], rows: usize) {
+        for (i, line) in self.queries.chunks_exact_mut(self.width).enumerate().take(rows) {
+            line[..self.g.width].copy_from_slice(row(i));
+        }
+        self.largest = [f32::NEG_INFINITY; QUERIES];
+        self.weight = [0.0; QUERIES];
+        self.sums.fill(0.0);
+    }
+
+    fn run(&mut self, keys: &[bf16], values: &[bf16], first: usize, rows: usize) {
+        let seen = if self.g.causal { first + rows } else { self.g.m };
+        let queries = rows_in_blocks([(0, rows, 0)], self.width, self.kernel.rows());
+        let probabilities = rows_in_blocks([(0, rows, 0)], KEYS, self.kernel.rows());
+        let scale = std::f32::consts::LOG2_E / (self.g.width as f32).sqrt();
+        for start in (0..seen).step_by(KEYS) {
+            let count = KEYS.min(seen - start);
+            let wide = count.next_multiple_of(COLUMNS);
+            for panel in 0..wide / COLUMNS {
+                let part = &keys[(start + panel * COLUMNS) * self.width..][..COLUMNS * self.width];
+                let span = [Span { offset: 0, length: self.g.width }];
+                let sums = (&mut self.scores[panel * COLUMNS..], KEYS);
+                self.kernel.multiply((&self.queries, self.width), &queries, &span, part, sums, false);
+            }
+            vectorised!({
+                for row in 0..rows {
+                    let visible = match self.g.causal {
+                        true => (first + row + 1).saturating_sub(start).min(count),
+                        false => count,
+                    };
+                    self.soften(row, visible, wide, scale);
+                }
+            });
+            for panel in 0..self.width / COLUMNS {
+                let part = &values[(panel * self.m + start) * COLUMNS..][..wide * COLUMNS];
+                let span = [Span { offset: 0, length: wide }];
+                let sums = (&mut self.sums[panel * COLUMNS..], self.width);
+                self.kernel.multiply((&self.probabilities, KEYS), &probabilities, &span, part, sums, true);
+            }
+        }
+    }
+
+    /// Turns a row of scores into probabilities and rescales what the row gathered before.
+    #[inline(always)]
+    fn soften(&mut self, row: usize, visible: usize, wide: usize, scale: f32) {
+        let scores = &self.scores[row * KEYS..][..visible];
+        let (out, hidden) = self.probabilities[row * KEYS..][..wide].split_at_mut(visible);
+        hidden.fill(bf16::ZERO);
+        if scores.is_empty() {
+            return;
+        }
+        let tops = by_lanes(scores, [f32::NEG_INFINITY; LANES], greater);
+        let largest = greater(self.largest[row], tops.into_iter().fold(f32::NEG_INFINITY, greater) * scale);
+        let fade = exp2_coarse(self.largest[row] - largest);
+        let mut sums = [0.0f32; LANES];
+        for (out, scores) in out.chunks_mut(LANES).zip(scores.chunks(LANES)) {
+            for ((out, sum), score) in out.iter_mut().zip(&mut sums).zip(scores) {
+                let probability = exp2_coarse(score * scale - largest);
+                *sum += probability;
+                *out = HostElement::narrow(probability);
+            }
+        }
+        self.weight[row] = self.weight[row] * fade + sums.iter().sum::<f32>();
+        self.largest[row] = largest;
+        if fade != 1.0 {
+            self.sums[row * self.width..][..self.width].iter_mut().for_each(|v| *v *= fade);
+        }
+    }
+
+    fn finish(&mut self, row: usize, line: &mut [bf16]) {
+        let sums = &mut self.sums[row * self.width..][..self.g.width];
+        let weight = self.weight[row];
+        vectorised!({
+            sums.iter_mut().for_each(|v| *v /= weight);
+            narrow_all(sums, line);
+        });
+    }
+}
