@@ -41,8 +41,14 @@ fn disassemble(tool: &Path, cubin: &[u8]) -> Vec<(String, String)> {
 }
 
 /// Files whose kernels for halves must multiply on tensor cores.
-const TENSOR_CORES: [&str; 5] =
-    ["attention/backward", "attention/forward", "attention/wide", "attention/wide_backward", "gemm/gemm"];
+const TENSOR_CORES: [&str; 6] = [
+    "attention/backward",
+    "attention/forward",
+    "attention/wide",
+    "attention/wide_backward",
+    "conv/conv",
+    "gemm/gemm",
+];
 
 /// Files for sm_90a whose kernels must multiply by wgmma, and how many products a kernel sums.
 const WARPGROUPS: [(&str, usize); 3] =

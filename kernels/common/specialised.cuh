@@ -1,5 +1,5 @@
 // Products of tiles on sm_90a by specialised warps, for plain and implicit GEMMs: one thread has tiles copied
-// to a ring in shared memory, two warpgroups multiply them, and blocks stay for one tile after the other.
+// to rings in shared memory, two warpgroups multiply them, and blocks stay for one tile after the other.
 //
 // A tile is 128 x BN, 64 rows a warpgroup, over 64 of k at a time. In shared memory a row of a is 64 halves with
 // the 128-byte swizzle; b is [BN, 64] likewise, or two tiles [BN, 32], one behind the other, with the swizzle of
@@ -15,7 +15,7 @@
 struct Split {
     float* partial;  // [splits, tiles, 128, width], or absent without splits
     unsigned tiles, splits;
-    unsigned steps;  // tiles along k
+    unsigned steps;  // slots of a along k
     unsigned width;  // BN
 };
 static_assert(sizeof(Split) == 24, "src/ops/specialised.rs mirrors this");
@@ -48,40 +48,79 @@ __device__ __forceinline__ void join_parts(const Split& p, Write write) {
     write(tile, row, column, sum);
 }
 
-template <typename T, int BN, int B_ROW = 64>
+// Slots of a ring in shared memory; `full` and `empty` tell of each.
+template <typename Slot, int SLOTS>
+struct Ring {
+    Slot slot[SLOTS];
+    static_assert(sizeof(Slot) % 1024 == 0, "the swizzle counts rows from multiples of 1024 bytes");
+
+    // Where a thread is in the ring.
+    struct Place {
+        int slot = 0;
+        unsigned parity = 0;
+
+        __device__ __forceinline__ void next() {
+            if (++slot == SLOTS) slot = 0, parity ^= 1;
+        }
+    };
+};
+
+template <int SLOTS>
+struct RingBarriers {
+    Mbarrier full[SLOTS], empty[SLOTS];
+
+    __device__ __forceinline__ void init() {
+        for (int i = 0; i < SLOTS; i++) {
+            init_mbarrier(full[i], 1);
+            init_mbarrier(empty[i], MULTIPLIERS / 32);
+        }
+    }
+
+    // Waits for an empty slot, which `bytes` will fill.
+    template <typename Place>
+    __device__ __forceinline__ Mbarrier& take(const Place& place, unsigned bytes) {
+        wait(empty[place.slot], place.parity ^ 1);
+        arrive_expecting(full[place.slot], bytes);
+        return full[place.slot];
+    }
+};
+
+// The rows of a that a slot holds: the bytes that are copied, and from which row on they are the second
+// warpgroup's.
+struct Rows {
+    unsigned bytes, second;
+};
+
+// With TAPS above 1, each step multiplies one slot of a, of some rows more, with so many tiles of b: for tap t its
+// rows from 8 t on.
+template <typename T, int BN, int B_ROW = 64, int TAPS = 1>
 struct Specialised {
     static constexpr int BM = TILE_ROWS, BK = 64;
     static constexpr int SUMS = BN / 2;
+    static constexpr int A_ROWS = TAPS == 1 ? BM : BM + 32;
     // as many as fit beside the staging memory
-    static constexpr int STAGES = BN == 128 ? 6 : BN == 160 ? 5 : 4;
+    static constexpr int B_SLOTS = TAPS == 1 ? (BN == 128 ? 6 : BN == 160 ? 5 : 4) : (BN == 128 ? 8 : BN == 160 ? 6 : 5);
+    static constexpr int A_SLOTS = TAPS == 1 ? B_SLOTS : BN == 256 ? 2 : 3;
     // A warp's 16 rows of 32 sums on their way to memory; 8 floats of padding put rows in different banks.
     static constexpr int CHUNK = 32, STAGING_ROW = CHUNK + 8;
     static_assert(sizeof(T) == 2, "tensor cores multiply halves");
     static_assert(BN % CHUNK == 0, "sums leave by whole chunks");
+    static_assert(8 * (TAPS - 1) <= 32, "taps stay within the rows of a slot");
 
-    struct Stage {
-        T a[BM * BK];
-        T b[BN * BK];
-    };
-    static_assert(sizeof(Stage) % 1024 == 0, "the swizzle counts rows from multiples of 1024 bytes");
+    using A = T[A_ROWS * BK];
+    using B = T[BN * BK];
+    using PlaceA = typename Ring<A, A_SLOTS>::Place;
+    using PlaceB = typename Ring<B, B_SLOTS>::Place;
     struct Shared {
-        Stage stage[STAGES];
+        Ring<A, A_SLOTS> a;
+        Ring<B, B_SLOTS> b;
         float staging[MULTIPLIERS / 32][16 * STAGING_ROW];
-        Mbarrier full[STAGES], empty[STAGES];
+        RingBarriers<A_SLOTS> of_a;
+        RingBarriers<B_SLOTS> of_b;
     };
-    static_assert(sizeof(Shared) == STAGES * (BM + BN) * BK * 2 + 20480 + STAGES * 16,
+    static_assert(sizeof(Shared) == A_SLOTS * (A_ROWS * BK * 2 + 16) + B_SLOTS * (BN * BK * 2 + 16) + 20480,
                   "src/ops/specialised.rs computes this");
     static_assert(sizeof(Shared) <= 227 * 1024, "a block of sm_90 has 227 KiB");
-
-    // A place in the ring.
-    struct Place {
-        int stage = 0;
-        unsigned parity = 0;
-
-        __device__ __forceinline__ void next() {
-            if (++stage == STAGES) stage = 0, parity ^= 1;
-        }
-    };
 
     // This block's parts of tiles one after the other: act(tile, split, first step, step behind the last).
     template <typename Act>
@@ -92,48 +131,50 @@ struct Specialised {
         }
     }
 
-    // load(tile, step, stage, barrier) starts the copies of one step, of whole boxes. combine(tile, sums) makes
-    // of the sums, where they lie in registers, what the first COLUMNS columns hold; a product that needs it has
-    // no splits. write(tile, row, column, values) gets eight consecutive columns of a row of a finished tile.
-    template <int COLUMNS, typename Load, typename Combine, typename Write>
-    static __device__ __forceinline__ void run(Shared& shared, const Split& p, Load load, Combine combine,
-                                               Write write) {
+    // load_a(tile, step, slot, barrier) and load_b(tile, step, tap, slot, barrier) start the copies of a slot, of
+    // whole boxes. combine(tile, sums) makes of the sums, where they lie in registers, what the first COLUMNS columns
+    // hold; a product that needs it has no splits. write(tile, row, column, values) gets eight consecutive columns of
+    // a row of a finished tile.
+    template <int COLUMNS, typename LoadA, typename LoadB, typename Combine, typename Write>
+    static __device__ __forceinline__ void run(Shared& shared, const Split& p, Rows rows, LoadA load_a, LoadB load_b,
+                                               Combine combine, Write write) {
         if (thread() == 0) {
-            for (int i = 0; i < STAGES; i++) {
-                init_mbarrier(shared.full[i], 1);
-                init_mbarrier(shared.empty[i], MULTIPLIERS / 32);
-            }
+            shared.of_a.init();
+            shared.of_b.init();
             fence_mbarriers();
         }
         __syncthreads();
         if (warp_index() >= MULTIPLIERS / 32) {
             shrink_registers<40>();
-            if (thread() == MULTIPLIERS) copy(shared, p, load);
+            if (thread() == MULTIPLIERS) copy(shared, p, rows.bytes, load_a, load_b);
         } else {
             grow_registers<232>();
-            multiply_all<COLUMNS>(shared, p, combine, write);
+            multiply_all<COLUMNS>(shared, p, rows.second, combine, write);
         }
     }
 
-    template <typename Load>
-    static __device__ __forceinline__ void copy(Shared& shared, const Split& p, Load load) {
-        Place place;
+    template <typename LoadA, typename LoadB>
+    static __device__ __forceinline__ void copy(Shared& shared, const Split& p, unsigned bytes, LoadA load_a,
+                                                LoadB load_b) {
+        PlaceA a;
+        PlaceB b;
         for_each_part(p, [&](unsigned tile, unsigned, unsigned first, unsigned end) {
-            for (unsigned step = first; step < end; step++, place.next()) {
-                Mbarrier& full = shared.full[place.stage];
-                wait(shared.empty[place.stage], place.parity ^ 1);
-                arrive_expecting(full, sizeof(Stage));
-                load(tile, step, shared.stage[place.stage], full);
+            for (unsigned step = first; step < end; step++, a.next()) {
+                load_a(tile, step, shared.a.slot[a.slot], shared.of_a.take(a, bytes));
+                for (int tap = 0; tap < TAPS; tap++, b.next())
+                    load_b(tile, step, tap, shared.b.slot[b.slot], shared.of_b.take(b, sizeof(B)));
             }
         });
     }
 
     template <int COLUMNS, typename Combine, typename Write>
-    static __device__ __forceinline__ void multiply_all(Shared& shared, const Split& p, Combine combine, Write write) {
-        Place place;
+    static __device__ __forceinline__ void multiply_all(Shared& shared, const Split& p, unsigned second, Combine combine,
+                                                        Write write) {
+        PlaceA a;
+        PlaceB b;
         for_each_part(p, [&](unsigned tile, unsigned split, unsigned first, unsigned end) {
             float sum[SUMS];
-            multiply_part(shared, place, end - first, sum);
+            multiply_part(shared, a, b, thread() / 128 * second, end - first, sum);
             combine(tile, sum);
             drain<COLUMNS>(shared, sum, [&](unsigned row, unsigned column, float(&values)[8]) {
                 if (p.splits > 1)
@@ -145,36 +186,47 @@ struct Specialised {
     }
 
     // Columns 16 `k` to 16 `k` + 15 of b.
-    static __device__ __forceinline__ uint64_t columns_of_b(const Stage& stage, int k) {
+    static __device__ __forceinline__ uint64_t columns_of_b(const B& b, int k) {
         constexpr int STEPS = B_ROW / 16;
-        return advance_tile(describe_tile<B_ROW * 2>(stage.b + k / STEPS * (BN * B_ROW)), k % STEPS);
+        return advance_tile(describe_tile<B_ROW * 2>(b + k / STEPS * (BN * B_ROW)), k % STEPS);
     }
 
-    // The sums over `steps` tiles of the ring. A stage is given back once the products of the next are issued
-    // and its own are done, so that the tensor cores never wait for that.
-    static __device__ __forceinline__ void multiply_part(Shared& shared, Place& place, unsigned steps,
-                                                         float (&sum)[SUMS]) {
-        int half = thread() / 128 * (64 * BK), before = 0;
-        for (unsigned step = 0; step < steps; step++, place.next()) {
-            wait(shared.full[place.stage], place.parity);
-            Stage& stage = shared.stage[place.stage];
-            uint64_t a = describe_tile(stage.a + half);
-            pin(sum);
-            fence_products();
+    // The sums over `steps` slots of a, whose rows are this warpgroup's from `row` on. Slots are given back once the
+    // next products are issued and their own are done, so that the tensor cores never wait for that.
+    static __device__ __forceinline__ void multiply_part(Shared& shared, PlaceA& a, PlaceB& b, unsigned row,
+                                                         unsigned steps, float (&sum)[SUMS]) {
+        int used_a = 0, used_b = 0;
+        for (unsigned step = 0; step < steps; step++, a.next()) {
+            wait(shared.of_a.full[a.slot], a.parity);
 #pragma unroll
-            for (int k = 0; k < BK / 16; k++)
-                multiply<T>(sum, advance_tile(a, k), columns_of_b(stage, k), step > 0 || k > 0);
-            commit_products();
-            pin(sum);
-            if (step > 0) {
-                wait_products<1>();
-                if (lane_index() == 0) arrive(shared.empty[before]);
+            for (int tap = 0; tap < TAPS; tap++, b.next()) {
+                wait(shared.of_b.full[b.slot], b.parity);
+                uint64_t left = describe_tile(shared.a.slot[a.slot] + (row + 8 * tap) * BK);
+                pin(sum);
+                fence_products();
+#pragma unroll
+                for (int k = 0; k < BK / 16; k++)
+                    multiply<T>(sum, advance_tile(left, k), columns_of_b(shared.b.slot[b.slot], k),
+                                step > 0 || tap > 0 || k > 0);
+                commit_products();
+                pin(sum);
+                if (step > 0 || tap > 0) {
+                    wait_products<1>();
+                    if (lane_index() == 0) {
+                        arrive(shared.of_b.empty[used_b]);
+                        if (tap == 0) arrive(shared.of_a.empty[used_a]);
+                    }
+                }
+                used_b = b.slot;
             }
-            before = place.stage;
+            used_a = a.slot;
         }
         wait_products<0>();
         pin(sum);
-        if (lane_index() == 0) arrive(shared.empty[before]);
+        if (lane_index() == 0) {
+            arrive(shared.of_b.empty[used_b]);
+            arrive(shared.of_a.empty[used_a]);
+        }
     }
 
     // Hands the first COLUMNS columns of the sums out in rows: calls write(row, column, values) for eight

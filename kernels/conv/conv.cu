@@ -14,10 +14,10 @@
 //
 // Moves at least images * h * w * channels + outputs * kernel^2 * channels + images * out_h * out_w * outputs
 // elements.
-#include "common/grid.cuh"
 #include "common/tile.cuh"
 #include "conv/patch.cuh"
 #include "conv/problem.cuh"
+#include "conv/splits.cuh"
 
 // A warp's [WM, WN] of one step: sum += patch rows . b^T. `place[i]` is the patch pixel of the lane's row of
 // 16 rows i; patch and b [BN, 32] are swizzled as tile.cuh says.
@@ -79,34 +79,6 @@ struct ConvShared {
     }
 };
 
-// Adds the sums of all splits, in order, once the last of them is there. True in the block that has them.
-template <typename Product>
-__device__ __forceinline__ bool join_splits(const ConvParams& p, const TilePlace& tile, Product& product) {
-    constexpr int PARTS = Product::MI * Product::NI;
-    auto part = [&](int split, int index) {
-        uint64_t place = (uint64_t(tile.index) * gridDim.y + split) * PARTS + index;
-        return p.partial + (place * Product::THREADS + thread()) * 4;
-    };
-#pragma unroll
-    for (int i = 0; i < PARTS; i++) {
-        const float(&own)[4] = product.sum[i / Product::NI][i % Product::NI];
-        store_16_bytes(part(blockIdx.y, i), make_uint4(__float_as_uint(own[0]), __float_as_uint(own[1]),
-                                                       __float_as_uint(own[2]), __float_as_uint(own[3])));
-    }
-    if (!arrive_last(p.counters + tile.index, gridDim.y, shared_as<unsigned>())) return false;
-    product.clear();
-    for (int split = 0; split < int(gridDim.y); split++)
-#pragma unroll
-        for (int i = 0; i < PARTS; i++) {
-            uint4 one = load_16_bytes(part(split, i));
-            float(&sum)[4] = product.sum[i / Product::NI][i % Product::NI];
-            sum[0] += __uint_as_float(one.x), sum[1] += __uint_as_float(one.y);
-            sum[2] += __uint_as_float(one.z), sum[3] += __uint_as_float(one.w);
-        }
-    __syncthreads();
-    return true;
-}
-
 // FUSED: the patch comes through registers.
 template <typename T, int BM, int BN, int WARPS_M, int WARPS_N, int STAGES, bool FUSED>
 __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
@@ -152,8 +124,8 @@ __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
 #pragma unroll 1
         for (int pixel = thread() / 4; pixel < p.patch_pixels; pixel += PATCH_STEP) {
             FusedChunk chunk;
-            fetch_chunk(p, shared.table, source, pixel, chunk);
-            store_chunk(p, shared.table, source, pixel, chunk, shared.patches);
+            fetch_chunk(p, source, shared.table[pixel], chunk);
+            store_chunk(p, source, shared.table[pixel], chunk, shared.patches + tile_offset(pixel, thread() % 4));
         }
     }
 
@@ -172,18 +144,21 @@ __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
         if constexpr (FUSED) {
             if (tap == 0) source = find_chunk<T>(p.segments, block + 1);
             if (block + 1 < end) pixel = thread() / 4 + tap * PATCH_STEP;
-            if (pixel < p.patch_pixels) fetch_chunk(p, shared.table, source, pixel, chunk);
+            if (pixel < p.patch_pixels) fetch_chunk(p, source, shared.table[pixel], chunk);
         }
         multiply_step<T>(product, shared.patches + slot * patch_size, shared.ring + stage * BN * TILE_K, rows,
                          offset_of_tap(p, dy, dx));
         if constexpr (FUSED) {
             T* next = shared.patches + (slot ^ 1) * patch_size;
-            if (pixel < p.patch_pixels) store_chunk(p, shared.table, source, pixel, chunk, next);
+            auto store = [&]() {
+                store_chunk(p, source, shared.table[pixel], chunk, next + tile_offset(pixel, thread() % 4));
+            };
+            if (pixel < p.patch_pixels) store();
             // Patches with more chunks than the taps of a block have threads.
 #pragma unroll 1
             for (pixel += taps * PATCH_STEP; pixel < p.patch_pixels; pixel += taps * PATCH_STEP) {
-                fetch_chunk(p, shared.table, source, pixel, chunk);
-                store_chunk(p, shared.table, source, pixel, chunk, next);
+                fetch_chunk(p, source, shared.table[pixel], chunk);
+                store();
             }
         }
         stage = stage + 1 == STAGES ? 0 : stage + 1;
@@ -196,7 +171,8 @@ __device__ __forceinline__ void conv_tiles(const ConvParams& p) {
     wait_async<0>();
     __syncthreads();
 
-    if (p.partial && !join_splits(p, tile, product)) return;
+    auto sums = [&](int i) -> float(&)[4] { return product.sum[i / Product::NI][i % Product::NI]; };
+    if (p.partial && !join_splits<Product::MI * Product::NI, THREADS>(p, tile.index, sums)) return;
     product.template drain<8>(shared_as<typename Product::Staging>(), [&](int row, int column, auto& values) {
         int at = row_of_result(p, tile, row);
         if (at >= 0) finish_8<T>(p.epilogue, p.out, values, at, tile.output + column, p.outputs);

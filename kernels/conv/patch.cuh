@@ -44,17 +44,14 @@ __device__ __forceinline__ void copy_patch(const ConvParams& p, const int2* tabl
 // A chunk on its way through registers.
 struct FusedChunk {
     uint4 own, plus;
-    int from;
 };
 
-// Starts the loads of `pixel`'s chunk, when it can be loaded at once.
+// Starts the loads of the chunk of the pixel at `place`, when it can be loaded at once.
 template <typename T>
-__device__ __forceinline__ void fetch_chunk(const ConvParams& p, const int2* table, const ChunkSource<T>& source,
-                                            int pixel, FusedChunk& chunk) {
-    int2 place = table[pixel];
-    chunk.from = source.from ? place.x : -1;
-    if (chunk.from < 0 || !p.segments.aligned) return;
-    uint64_t at = uint64_t(unsigned(chunk.from)) * source.width;
+__device__ __forceinline__ void fetch_chunk(const ConvParams& p, const ChunkSource<T>& source, int2 place,
+                                            FusedChunk& chunk) {
+    if (place.x < 0 || !source.from || !p.segments.aligned) return;
+    uint64_t at = uint64_t(unsigned(place.x)) * source.width;
     chunk.own = load_16_bytes(source.from + at);
     if (source.plus) chunk.plus = load_16_bytes(source.plus + at);
 }
@@ -85,12 +82,11 @@ __device__ __forceinline__ void gather_chunk(const ConvParams& p, int2 place, un
 // Sums, normalises and stores what fetch_chunk loaded. Zeros outside the image come after the prologue. The
 // coefficients are loaded here, to spare registers: the whole block reads the same two lines.
 template <typename T>
-__device__ __forceinline__ void store_chunk(const ConvParams& p, const int2* table, const ChunkSource<T>& source,
-                                            int pixel, const FusedChunk& chunk, T* patch) {
-    T* to = patch + tile_offset(pixel, thread() % 4);
-    if (!p.segments.aligned) return gather_chunk(p, table[pixel], source.channel, to);
+__device__ __forceinline__ void store_chunk(const ConvParams& p, const ChunkSource<T>& source, int2 place,
+                                            const FusedChunk& chunk, T* to) {
+    if (!p.segments.aligned) return gather_chunk(p, place, source.channel, to);
     float v[8] = {};
-    if (chunk.from >= 0) {
+    if (place.x >= 0 && source.from) {
         unpack_halves<T>(chunk.own, v);
         if (source.plus) {
             float plus[8];
@@ -100,7 +96,7 @@ __device__ __forceinline__ void store_chunk(const ConvParams& p, const int2* tab
         }
         if (p.coefficients) {
             float a[8], b[8];
-            uint64_t row = uint64_t(2 * table[pixel].y) * p.segments.channels + source.channel;
+            uint64_t row = uint64_t(2 * place.y) * p.segments.channels + source.channel;
             load_8(p.coefficients + row, a);
             load_8(p.coefficients + row + p.segments.channels, b);
 #pragma unroll

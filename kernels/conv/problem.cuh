@@ -54,6 +54,14 @@ struct TilePlace {
     int index;        // of all tiles
 };
 
+// The pixels of tile m of them.
+template <int BM>
+__device__ __forceinline__ TilePlace pixels_of_tile(const ConvParams& p, int m) {
+    int x = m % p.tiles_x, rest = m / p.tiles_x;
+    int y = rest % p.tiles_y, images = BM >> (p.tile_w + p.tile_h);
+    return {rest / p.tiles_y * images, y << p.tile_h, x << p.tile_w, 0, m};
+}
+
 // Blocks go down GROUP tiles of pixels before they go to the next outputs, so that those that run together
 // share both operands in L2.
 template <int BM, int BN>
@@ -62,10 +70,9 @@ __device__ __forceinline__ TilePlace find_tile(const ConvParams& p) {
     int block = blockIdx.x, per_group = GROUP * p.tiles_n;
     int group = block / per_group, within = block % per_group;
     int height = p.tiles_m - group * GROUP < GROUP ? p.tiles_m - group * GROUP : GROUP;
-    int m = group * GROUP + within % height, n = within / height;
-    int x = m % p.tiles_x, rest = m / p.tiles_x;
-    int y = rest % p.tiles_y, images = BM >> (p.tile_w + p.tile_h);
-    return {rest / p.tiles_y * images, y << p.tile_h, x << p.tile_w, n * BN, block};
+    TilePlace tile = pixels_of_tile<BM>(p, group * GROUP + within % height);
+    tile.output = within / height * BN, tile.index = block;
+    return tile;
 }
 
 // A tile's row of pixels in the result; negative beyond it.

@@ -36,51 +36,76 @@ float atomic_add(float* address, float value) {
 
 namespace {
 
+float from_bits(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+unsigned to_bits(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
 float half_to_float(unsigned bits) {
     // Exponent and mantissa in place, then the bias mended by a multiplication, which also makes subnormals.
     unsigned shifted = (bits & 0x7fff) << 13;
-    float magnitude;
-    unsigned special = (bits & 0x7c00) == 0x7c00 ? 0x70000000u : 0;
-    memcpy(&magnitude, &shifted, 4);
-    magnitude *= 5.192296858534828e33f;  // 2^112
-    unsigned result;
-    memcpy(&result, &magnitude, 4);
-    if (special) result = 0x7f800000u | shifted;
-    result |= (bits & 0x8000) << 16;
-    memcpy(&magnitude, &result, 4);
-    return magnitude;
+    unsigned finite = to_bits(from_bits(shifted) * 5.192296858534828e33f);  // 2^112
+    unsigned magnitude = (bits & 0x7c00) == 0x7c00 ? 0x7f800000u | shifted : finite;
+    return from_bits(magnitude | (bits & 0x8000) << 16);
 }
 
-float bfloat_to_float(unsigned bits) {
-    unsigned wide = bits << 16;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
+float bfloat_to_float(unsigned bits) { return from_bits(bits << 16); }
+
+// Compiled for several processors, of which the best is taken when the program starts. No clone contracts products
+// and sums: all give the same bits.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define TASR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define TASR_CLONES
+#endif
+
+/// c [16, 8] += a [16, 16] . b [16, 8], one k after the other.
+template <bool BF16>
+__attribute__((always_inline)) inline void multiply(const unsigned short* a, const unsigned short* b, float* c) {
+    float wide_a[16 * 16], wide_b[16 * 8];
+    for (int i = 0; i < 16 * 16; i++) wide_a[i] = BF16 ? bfloat_to_float(a[i]) : half_to_float(a[i]);
+    for (int i = 0; i < 16 * 8; i++) wide_b[i] = BF16 ? bfloat_to_float(b[i]) : half_to_float(b[i]);
+    for (int row = 0; row < 16; row++) {
+        float sum[8];
+        for (int column = 0; column < 8; column++) sum[column] = c[row * 8 + column];
+        for (int k = 0; k < 16; k++)
+            for (int column = 0; column < 8; column++) sum[column] += wide_a[row * 16 + k] * wide_b[k * 8 + column];
+        for (int column = 0; column < 8; column++) c[row * 8 + column] = sum[column];
+    }
 }
+
+TASR_CLONES void multiply_f16(const unsigned short* a, const unsigned short* b, float* c) { multiply<false>(a, b, c); }
+TASR_CLONES void multiply_bf16(const unsigned short* a, const unsigned short* b, float* c) { multiply<true>(a, b, c); }
 
 template <bool BF16>
 void product(unsigned, void* const* arguments) {
     // Lane l holds of A [16, 16]: rows l/4 and l/4 + 8, columns 2(l%4) + {0, 1} and + 8; of B [16, 8]:
     // rows 2(l%4) + {0, 1} and + 8, column l/4; of C [16, 8]: rows l/4 and l/4 + 8, columns 2(l%4) + {0, 1}.
-    float a[16][16], b[16][8], c[16][8];
-    auto convert = [](unsigned bits) { return BF16 ? bfloat_to_float(bits) : half_to_float(bits); };
+    unsigned short a[16 * 16], b[16 * 8];
+    float c[16 * 8];
     for (unsigned lane = 0; lane < 32; lane++) {
         auto& mma = *static_cast<Mma*>(arguments[lane]);
         unsigned row = lane / 4, column = lane % 4 * 2;
-        for (unsigned i = 0; i < 4; i++)
-            for (unsigned j = 0; j < 2; j++)
-                a[row + i % 2 * 8][column + i / 2 * 8 + j] = convert(mma.a[i] >> 16 * j & 0xffff);
+        for (unsigned i = 0; i < 4; i++) memcpy(&a[(row + i % 2 * 8) * 16 + column + i / 2 * 8], &mma.a[i], 4);
         for (unsigned i = 0; i < 2; i++)
-            for (unsigned j = 0; j < 2; j++) b[column + i * 8 + j][row] = convert(mma.b[i] >> 16 * j & 0xffff);
-        for (unsigned i = 0; i < 4; i++) c[row + i / 2 * 8][column + i % 2] = mma.c[i];
+            for (unsigned j = 0; j < 2; j++) b[(column + i * 8 + j) * 8 + row] = mma.b[i] >> 16 * j & 0xffff;
+        for (unsigned i = 0; i < 2; i++) memcpy(&c[(row + i * 8) * 8 + column], &mma.c[2 * i], 8);
     }
-    for (unsigned row = 0; row < 16; row++)
-        for (unsigned k = 0; k < 16; k++)
-            for (unsigned column = 0; column < 8; column++) c[row][column] += a[row][k] * b[k][column];
+    if (BF16)
+        multiply_bf16(a, b, c);
+    else
+        multiply_f16(a, b, c);
     for (unsigned lane = 0; lane < 32; lane++) {
         auto& mma = *static_cast<Mma*>(arguments[lane]);
         unsigned row = lane / 4, column = lane % 4 * 2;
-        for (unsigned i = 0; i < 4; i++) mma.c[i] = c[row + i / 2 * 8][column + i % 2];
+        for (unsigned i = 0; i < 2; i++) memcpy(&mma.c[2 * i], &c[(row + i * 8) * 8 + column], 8);
     }
 }
 
@@ -129,16 +154,18 @@ void load_matrices(unsigned* registers, const void* row, unsigned count, bool tr
     collective(
         ~0u, transposed ? "ldmatrix.trans" : "ldmatrix",
         [](unsigned, void* const* arguments) {
+            const void* rows[32];
+            for (unsigned lane = 0; lane < 32; lane++) rows[lane] = static_cast<Matrices*>(arguments[lane])->row;
             for (unsigned lane = 0; lane < 32; lane++) {
                 auto& one = *static_cast<Matrices*>(arguments[lane]);
                 for (unsigned m = 0; m < one.count; m++) {
-                    unsigned short pair[2];
-                    for (unsigned j = 0; j < 2; j++) {
-                        unsigned row = one.transposed ? lane % 4 * 2 + j : lane / 4;
-                        unsigned column = one.transposed ? lane / 4 : lane % 4 * 2 + j;
-                        auto source = static_cast<Matrices*>(arguments[m * 8 + row])->row;
-                        memcpy(&pair[j], static_cast<const char*>(source) + column * 2, 2);
+                    if (!one.transposed) {
+                        memcpy(&one.registers[m], static_cast<const char*>(rows[m * 8 + lane / 4]) + lane % 4 * 4, 4);
+                        continue;
                     }
+                    unsigned short pair[2];
+                    for (unsigned j = 0; j < 2; j++)
+                        memcpy(&pair[j], static_cast<const char*>(rows[m * 8 + lane % 4 * 2 + j]) + lane / 4 * 2, 2);
                     one.registers[m] = pair[0] | unsigned(pair[1]) << 16;
                 }
             }

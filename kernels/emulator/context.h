@@ -26,7 +26,8 @@ struct Copy {
 
 enum class State : unsigned char { Ready, Waiting, Ended };
 
-struct Fiber {
+/// What a switch touches comes first, in one cache line.
+struct alignas(64) Fiber {
     void* stack_pointer;
     char* stack;
     Index index;
@@ -55,6 +56,8 @@ struct Warp {
     /// the last time whose writes to shared memory are shown to asynchronous readers
     unsigned shown;
     unsigned lanes, ended;
+    /// of all lanes, in the fast build
+    Meeting whole;
     std::vector<Meeting> meetings;
 };
 

@@ -36,11 +36,13 @@ __device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
     unsigned h = GATED ? p.n / 2 : p.n;
     // Tiles go down m before they go along n: those that run together share columns of b in L2.
     unsigned rows = divide_up(p.m, TILE_ROWS);
-    auto load = [&](unsigned tile, unsigned step, auto& stage, Mbarrier& full) {
-        int k = step * Tiles::BK, m = tile % rows * Tiles::BM, n = tile / rows * COLUMNS;
-        copy_box(stage.a, p.a, full, {k, m});
-        copy_box(stage.b, p.b, full, {k, n});
-        if (GATED) copy_box(stage.b + BN / 2 * Tiles::BK, p.b, full, {k, int(h) + n});
+    auto load_a = [&](unsigned tile, unsigned step, auto& slot, Mbarrier& full) {
+        copy_box(slot, p.a, full, {int(step * Tiles::BK), int(tile % rows * TILE_ROWS)});
+    };
+    auto load_b = [&](unsigned tile, unsigned step, int, auto& slot, Mbarrier& full) {
+        int k = step * Tiles::BK, n = tile / rows * COLUMNS;
+        copy_box(slot, p.b, full, {k, n});
+        if (GATED) copy_box(slot + BN / 2 * Tiles::BK, p.b, full, {k, int(h) + n});
     };
     auto combine = [&](unsigned tile, float(&sum)[Tiles::SUMS]) {
         if constexpr (GATED) {
@@ -62,7 +64,7 @@ __device__ __forceinline__ void gemm_specialised(const GemmSm90Params& p) {
             write_sums<T>(p, tile, BN, row, column, values);
         }
     };
-    Tiles::template run<COLUMNS>(shared, p.split, load, combine, write);
+    Tiles::template run<COLUMNS>(shared, p.split, {sizeof(typename Tiles::A), 64}, load_a, load_b, combine, write);
 }
 
 template <typename T>

@@ -1,11 +1,26 @@
 //! What every op is given: the device and, while training, the tape.
 
+use std::any::Any;
+use std::fmt;
 use std::rc::Rc;
 
 use super::tape::{Gradients, Tape};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Shape, Tensor, TensorMut};
+
+/// Receives a call of an op, whose type the ops know.
+type Receive = dyn Fn(&dyn Any);
+
+/// Is told of every call of an op.
+#[derive(Clone)]
+struct Observer(Rc<Receive>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
 
 /// The context of a computation.
 #[derive(Clone, Debug)]
@@ -14,6 +29,7 @@ pub struct Cx {
     dtype: DType,
     tape: Option<Rc<Tape>>,
     checkpointing: bool,
+    observer: Option<Observer>,
 }
 
 impl Cx {
@@ -27,12 +43,24 @@ impl Cx {
                 .at("--dtype")
                 .fix("give f32, bf16 or auto"));
         }
-        Ok(Cx { device, dtype, tape: None, checkpointing: false })
+        Ok(Cx { device, dtype, tape: None, checkpointing: false, observer: None })
     }
 
     /// The same without a tape: what is computed is not recorded.
     pub fn without_tape(&self) -> Self {
         Cx { tape: None, ..self.clone() }
+    }
+
+    /// The same, telling `observer` of every call of an op.
+    pub fn observed(&self, observer: impl Fn(&dyn Any) + 'static) -> Self {
+        Cx { observer: Some(Observer(Rc::new(observer))), ..self.clone() }
+    }
+
+    /// Tells the observer, if there is one, of a call.
+    pub fn note<C: Any>(&self, call: impl FnOnce() -> C) {
+        if let Some(Observer(observer)) = &self.observer {
+            observer(&call());
+        }
     }
 
     /// The same with networks that store `dtype`, which the device computes in.

@@ -96,15 +96,33 @@ impl Tape {
         if gradients.by_node.is_empty() {
             return Err(Error::internal("the loss depends on nothing that is differentiated"));
         }
+        self.run(cx, &mut gradients)?;
+        Ok(gradients)
+    }
+
+    /// Runs the tape of a part of a computation backwards within `gradients`, which hold that of `of`: sums are
+    /// taken in the order in which one tape would take them.
+    pub fn backward_within(
+        &self,
+        cx: &Cx,
+        of: &Tensor,
+        seed: Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        gradients.put(of, seed);
+        self.run(cx, gradients)
+    }
+
+    fn run(&self, cx: &Cx, gradients: &mut Gradients) -> Result<()> {
         // Backwards compute on plain tensors: nothing they do is recorded again.
         let plain = cx.without_tape();
         let mut steps = self.steps.take();
         while let Some(Step { node, shape, backward }) = steps.pop() {
             if let Some(gradient) = gradients.by_node.remove(&node) {
-                backward(&plain, &gradient.reshape(shape)?, &mut gradients)?;
+                backward(&plain, &gradient.reshape(shape)?, gradients)?;
             }
         }
-        Ok(gradients)
+        Ok(())
     }
 }
 
@@ -142,6 +160,11 @@ impl Gradients {
         self.by_node.remove(&value.node()?)
     }
 
+    /// Takes the gradient of the value that tapes call `node`.
+    pub fn take_named(&mut self, node: NodeId) -> Option<Tensor> {
+        self.by_node.remove(&node)
+    }
+
     /// Writes the gradient of `value`; nothing happens when it is not differentiated.
     pub fn put(&mut self, value: &Tensor, gradient: Tensor) {
         if let Some(node) = value.node().filter(|node| self.tape.tracks(*node)) {
@@ -149,9 +172,9 @@ impl Gradients {
         }
     }
 
-    /// All gradients, each under its value's name.
-    pub fn into_named(self) -> impl Iterator<Item = (NodeId, Tensor)> {
-        self.by_node.into_iter()
+    /// All gradients by the names of their values.
+    pub fn named(&self) -> impl Iterator<Item = (NodeId, &Tensor)> {
+        self.by_node.iter().map(|(node, gradient)| (*node, gradient))
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod convert;
 mod degrade;
+mod device;
 mod info;
 pub mod interrupt;
 mod memory;

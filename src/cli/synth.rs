@@ -9,7 +9,6 @@ use super::progress::{Mode, Reporter};
 use crate::error::Result;
 use crate::models::Variant;
 use crate::pipeline::synthetic_files::SyntheticFiles;
-use crate::tensor::DType;
 use crate::weights::Dtype;
 
 /// Write synthetic weights: sd.safetensors, tasr.safetensors and stage1.safetensors
@@ -52,15 +51,6 @@ impl FloatType {
             FloatType::F32 => Dtype::F32,
             FloatType::F16 => Dtype::F16,
             FloatType::Bf16 => Dtype::BF16,
-        }
-    }
-
-    /// For weights and activations in memory.
-    pub(super) fn storage(self) -> DType {
-        match self {
-            FloatType::F32 => DType::F32,
-            FloatType::F16 => DType::F16,
-            FloatType::Bf16 => DType::BF16,
         }
     }
 }

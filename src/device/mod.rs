@@ -57,6 +57,19 @@ impl Device {
         Device::Plan(Arc::new(Plan::new(target)))
     }
 
+    /// The first GPU that opens, else the CPU; and why a GPU that is there does not open.
+    pub fn best() -> (Self, Option<Error>) {
+        let mut refused = None;
+        // With no driver or no GPU there is nothing to say.
+        for gpu in gpu::cuda::list().unwrap_or_default() {
+            match gpu::cuda::open(gpu.ordinal) {
+                Ok(device) => return (device, None),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        (Self::cpu(), refused)
+    }
+
     /// A device that only counts what this one would allocate.
     pub fn planned(&self) -> Self {
         Device::Plan(Arc::new(Plan::new(self.target()).specialised_as(self.specialised())))
@@ -77,7 +90,8 @@ impl Device {
     /// The name is unknown, or the device is not there.
     pub fn open(name: &str) -> Result<Self> {
         match name {
-            "auto" | "cpu" => Ok(Self::cpu()),
+            "auto" => Ok(Self::best().0),
+            "cpu" => Ok(Self::cpu()),
             "emulator" => Self::open_emulator(),
             _ => match name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest)) {
                 Some(ordinal) if ordinal.is_empty() || ordinal.parse::<usize>().is_ok() => {
@@ -101,6 +115,29 @@ impl Device {
         Err(Error::device("this build has no emulator")
             .at("--device emulator")
             .fix("build it with --features emulator, or use --device cpu"))
+    }
+
+    /// What `--device` calls it.
+    pub fn name(&self) -> String {
+        match self {
+            Device::Cpu(_) => "cpu".to_owned(),
+            Device::Gpu(gpu) => gpu.info().device.clone(),
+            Device::Plan(_) => "plan".to_owned(),
+        }
+    }
+
+    /// What it is, in a few words.
+    pub fn describe(&self) -> String {
+        match self {
+            Device::Cpu(cpu) => format!("the CPU, {} threads", cpu.threads()),
+            Device::Gpu(gpu) => format!("{} ({})", gpu.info().name, gpu.info().device),
+            Device::Plan(_) => "a plan".to_owned(),
+        }
+    }
+
+    /// Bytes that it could still give, if it tells: a GPU of memory of its own. Elsewhere the system has to be asked.
+    pub fn available(&self) -> Option<usize> {
+        self.gpu().and_then(|gpu| gpu.available())
     }
 
     /// The kind of device whose plans apply.
@@ -128,6 +165,26 @@ impl Device {
     /// Readable memory of `bytes` bytes: zeros when fresh, anything when the arena hands it out again.
     pub fn allocate(&self, bytes: usize, purpose: Purpose) -> Result<Storage> {
         Storage::allocate(self, bytes, purpose)
+    }
+
+    /// Seconds that the device takes for what `work` starts: by a GPU's own clock, else by the host's.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        match self {
+            Device::Gpu(gpu) => gpu.time(work),
+            Device::Cpu(_) | Device::Plan(_) => {
+                let start = std::time::Instant::now();
+                work()?;
+                Ok(start.elapsed().as_secs_f64())
+            }
+        }
+    }
+
+    /// Waits for all work of a GPU and reports what failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.gpu().map_or(Ok(()), |gpu| gpu.synchronize())
     }
 
     /// Makes room for a run that needs `bytes` of activations, in one piece.

@@ -11,11 +11,11 @@
 
 use super::config::DenoiserConfig;
 use crate::error::{Error, Result};
-use crate::nn::{Conv, GroupNorm, Linear, Scope};
+use crate::nn::{Conv, GroupNorm, Linear, Scope, layers};
 use crate::ops::adapter_gate::{Gate, adapter_gate};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::elementwise::pointwise;
-use crate::ops::{Activation, Cx, Segment, Segments};
+use crate::ops::{Activation, Cx, Segment, Segments, checkpoint_with};
 use crate::tensor::Tensor;
 
 /// Which adapters a checkpoint holds.
@@ -36,6 +36,7 @@ impl Variant {
     }
 }
 
+#[derive(Clone)]
 struct Adapter {
     norm1: GroupNorm,
     conv1: Conv,
@@ -123,17 +124,42 @@ impl Adapters {
             (Some(adapter), Some(time)) => (adapter, time),
             _ => return Err(Error::internal(format!("there is no adapter {i}"))),
         };
+        let variant = self.variant;
+        let mut inputs = vec![time, base, residual];
+        inputs.extend(decoder);
+        checkpoint_with(cx, adapter, &inputs, move |adapter, cx, inputs| {
+            let (time, base, residual, decoder) = (inputs[0], inputs[1], inputs[2], inputs.get(3).copied());
+            adapter.forward(
+                cx,
+                &Self::input(variant, decoder, base, residual),
+                time,
+                variant,
+                (base, residual),
+            )
+        })
+    }
+
+    fn input<'a>(
+        variant: Variant,
+        decoder: Option<&'a Tensor>,
+        base: &'a Tensor,
+        residual: &'a Tensor,
+    ) -> Segments<'a> {
         let plain = |tensor| Segment { tensor, plus: None };
         let controlled = Segment { tensor: base, plus: Some(residual) };
-        let parts = match (self.variant, decoder) {
+        Segments::new(match (variant, decoder) {
             (Variant::Official, None) => vec![controlled, plain(base), plain(residual)],
             (Variant::Official, Some(h)) => {
                 vec![plain(h), controlled, plain(h), plain(base), plain(residual)]
             }
             (Variant::Paper, h) => vec![plain(h.unwrap_or(base)), plain(residual)],
-        };
-        adapter.forward(cx, &Segments::new(parts), time, self.variant, (base, residual))
+        })
     }
+}
+
+layers! {
+    Adapter { norm1, conv1, norm2, embedding, conv2, last }
+    Adapters { adapters }
 }
 
 impl Adapter {

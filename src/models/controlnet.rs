@@ -4,7 +4,7 @@
 use super::config::DenoiserConfig;
 use super::unet::{Encoder, EncoderText, EncoderTimes};
 use crate::error::Result;
-use crate::nn::{Conv, Scope};
+use crate::nn::{Conv, Scope, layers};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::elementwise::{cast, pointwise};
 use crate::ops::{Activation, Cx, Segments};
@@ -76,4 +76,8 @@ impl ControlNet {
         let pairs = self.zero_convs.iter().chain([&self.middle_out]).zip(features.iter().chain([&middle]));
         pairs.map(|(conv, feature)| project(conv, feature)).collect()
     }
+}
+
+layers! {
+    ControlNet { encoder, zero_convs, middle_out }
 }

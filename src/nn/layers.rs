@@ -1,13 +1,14 @@
 //! Linear layers, convolutions and norms.
 
-use super::Scope;
+use super::parameters::{Layer, Slot, Visit};
+use super::{Scope, layers};
 use crate::autograd::Cx;
 use crate::error::Result;
 use crate::ops::conv2d::{self, Conv2d, ConvWeight};
 use crate::ops::group_norm::{self, Affine};
 use crate::ops::linear::{LinearWeight, linear};
 use crate::ops::{Activation, Epilogue, Segments, layer_norm::layer_norm};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// `weight` [O, K] and, where it has one, `bias` [O].
 #[derive(Clone, Debug)]
@@ -26,7 +27,8 @@ impl Linear {
     /// One matrix by its whole name, without a bias.
     pub fn pack(scope: &Scope, name: &str, inputs: usize, outputs: usize) -> Result<LinearWeight> {
         scope.with_values(name, &[outputs, inputs], |values| {
-            LinearWeight::pack(scope.cx(), values, [outputs, inputs])
+            let weight = LinearWeight::pack(scope.cx(), values, [outputs, inputs])?;
+            Ok(weight.with_node(scope.gather(&[name], [outputs, inputs], values)?))
         })
     }
 
@@ -57,9 +59,22 @@ impl Linear {
                 })?;
             }
         }
+        let full = |last: &str| names.iter().map(|name| format!("{name}.{last}")).collect::<Vec<_>>();
+        let (weights, offsets) = (full("weight"), full("bias"));
+        let gather = |names: &[String], shape: Shape, values: &[f32]| {
+            scope.gather(&names.iter().map(String::as_str).collect::<Vec<_>>(), shape, values)
+        };
+        let stacked = match trailing {
+            [] => Shape::from([all, inputs]),
+            _ => Shape::from([all, inputs, 1, 1]),
+        };
         let weight = LinearWeight::pack(scope.cx(), &rows, [all, inputs])?;
+        let weight = weight.with_node(gather(&weights, stacked, &rows)?);
         let bias = match bias {
-            true => Some(Tensor::weight_from_f32(scope.cx().device(), &biases, [all])?),
+            true => {
+                let bias = Tensor::weight_from_f32(scope.cx().device(), &biases, [all])?;
+                Some(bias.with_node(gather(&offsets, [all].into(), &biases)?))
+            }
             false => None,
         };
         Ok(Linear { weight, bias })
@@ -91,19 +106,24 @@ pub struct Conv {
 impl Conv {
     pub fn load(scope: &Scope, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
         let shape = [outputs, inputs, kernel, kernel];
-        let weight =
-            scope.with_values("weight", &shape, |values| ConvWeight::pack(scope.cx(), values, shape))?;
-        Ok(Conv { weight, bias: scope.tensor("bias", [outputs])? })
+        Self::packed(scope, shape, |values| ConvWeight::pack(scope.cx(), values, shape))
     }
 
     /// A 3x3 layer that always meets large images of even height and width: see [`ConvWeight::pack_for_large`].
     pub fn load_for_large(scope: &Scope, inputs: usize, outputs: usize) -> Result<Self> {
         let shape = [outputs, inputs, 3, 3];
-        let pack = |values: &[f32]| ConvWeight::pack_for_large(scope.cx(), values, shape);
-        Ok(Conv {
-            weight: scope.with_values("weight", &shape, pack)?,
-            bias: scope.tensor("bias", [outputs])?,
-        })
+        Self::packed(scope, shape, |values| ConvWeight::pack_for_large(scope.cx(), values, shape))
+    }
+
+    fn packed(
+        scope: &Scope,
+        shape: [usize; 4],
+        pack: impl FnOnce(&[f32]) -> Result<ConvWeight>,
+    ) -> Result<Self> {
+        let weight = scope.with_values("weight", &shape, |values| {
+            Ok(pack(values)?.with_node(scope.gather(&["weight"], shape, values)?))
+        })?;
+        Ok(Conv { weight, bias: scope.tensor("bias", [shape[0]])? })
     }
 
     /// A 3x3 layer, for large images where `large` says so.
@@ -184,4 +204,29 @@ impl LayerNorm {
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         layer_norm(cx, x, &self.gamma, &self.beta, 1e-5)
     }
+}
+
+impl Layer for LinearWeight {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        visit(Slot::Linear(self))
+    }
+}
+
+impl Layer for ConvWeight {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        visit(Slot::Conv(self))
+    }
+}
+
+impl Layer for Tensor {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        visit(Slot::Plain(self))
+    }
+}
+
+layers! {
+    Linear { weight, bias }
+    Conv { weight, bias }
+    GroupNorm { gamma, beta }
+    LayerNorm { gamma, beta }
 }

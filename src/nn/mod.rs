@@ -1,7 +1,10 @@
 //! Layers that hold weights, loaded by prefix under the names that checkpoints use.
 
 mod layers;
+mod parameters;
 mod scope;
 
 pub use layers::{Conv, GroupNorm, LayerNorm, Linear};
+pub(crate) use parameters::layers;
+pub use parameters::{Gathered, Layer, Parameter, Slot, Trained, Visit};
 pub use scope::{Scope, Source};

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::Gathered;
 use crate::autograd::Cx;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{NodeId, Shape, Tensor};
 
 /// Weights by name: a checkpoint, synthetic values, or a list in the making.
 ///
@@ -34,17 +35,37 @@ pub struct Scope<'a> {
     cx: &'a Cx,
     source: &'a dyn Source,
     prefix: String,
+    /// where trainable weights are gathered; nowhere for a network that is frozen
+    gathered: Option<&'a Gathered>,
 }
 
 impl<'a> Scope<'a> {
     /// `prefix` ends with a dot or is empty.
     pub fn new(cx: &'a Cx, source: &'a dyn Source, prefix: impl Into<String>) -> Self {
-        Scope { cx, source, prefix: prefix.into() }
+        Scope { cx, source, prefix: prefix.into(), gathered: None }
     }
 
     /// Everything below `name`.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
         Scope { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// The same, with every weight loaded as a trainable one that `gathered` gets the master of.
+    pub fn training(self, gathered: &'a Gathered) -> Self {
+        Scope { gathered: Some(gathered), ..self }
+    }
+
+    /// Gathers the tensors `names` with `values`, stacked to `shape`, if they are to be trained; -> their name on
+    /// tapes.
+    pub(super) fn gather(
+        &self,
+        names: &[&str],
+        shape: impl Into<Shape>,
+        values: &[f32],
+    ) -> Result<Option<NodeId>> {
+        let Some(gathered) = self.gathered else { return Ok(None) };
+        let names = names.iter().map(|name| self.full(name)).collect();
+        gathered.add(self.cx, names, shape.into(), values).map(Some)
     }
 
     pub fn cx(&self) -> &'a Cx {
@@ -88,6 +109,9 @@ impl<'a> Scope<'a> {
 
     /// A vector or table kept in f32: biases, norms, embeddings.
     pub fn tensor<const R: usize>(&self, name: &str, shape: [usize; R]) -> Result<Tensor> {
-        self.with_values(name, &shape, |values| Tensor::weight_from_f32(self.cx.device(), values, shape))
+        self.with_values(name, &shape, |values| {
+            let tensor = Tensor::weight_from_f32(self.cx.device(), values, shape)?;
+            Ok(tensor.with_node(self.gather(&[name], shape, values)?))
+        })
     }
 }

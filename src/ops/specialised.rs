@@ -37,8 +37,10 @@ pub struct Work {
     pub columns: usize,
     /// columns of the result that a tile of 1 column gives, inverted: 2 with a gate
     pub per_column: usize,
-    /// steps of 64 along k
+    /// slots of a along k, each of 64
     pub steps: usize,
+    /// tiles of b that a slot of a is multiplied with: 1, or the 3 taps of a kernel's column
+    pub taps: usize,
 }
 
 /// What to launch.
@@ -83,7 +85,8 @@ impl Work {
             .ok_or_else(|| {
                 Error::internal(format!("{self:?} is too large for one launch, or nothing at all"))
             })?;
-        let grid = Grid::linear((tiles * splits).min(blocks) as u32, THREADS).shared(shared_bytes(width));
+        let grid =
+            Grid::linear((tiles * splits).min(blocks) as u32, THREADS).shared(shared_bytes(width, self.taps));
         let eights = tiles * TILE_ROWS * width / 8;
         let join =
             (splits > 1).then(|| Grid::linear(eights.div_ceil(JOIN_THREADS) as u32, JOIN_THREADS as u32));
@@ -93,7 +96,8 @@ impl Work {
     /// About how many cycles the launch takes: tensor cores or bytes from L2, and what is done with the sums.
     fn cycles(&self, width: usize, tiles: usize, splits: usize, blocks: usize) -> usize {
         const BYTES_A_CYCLE: usize = 38;
-        let step = (4 * width).max((TILE_ROWS + width) * STEP * 2 / BYTES_A_CYCLE);
+        let bytes = (slot_rows(self.taps) + self.taps * width) * STEP * 2;
+        let step = (self.taps * 4 * width).max(bytes / BYTES_A_CYCLE);
         let sums = TILE_ROWS * width * 4 / BYTES_A_CYCLE;
         // A second launch, which reads all parts with all multiprocessors.
         let joining = if splits > 1 { 3000 + (splits * tiles * sums).div_ceil(blocks) } else { 0 };
@@ -111,15 +115,25 @@ impl Choice {
     }
 }
 
-/// Of Specialised<T, width>::Shared.
-fn shared_bytes(width: usize) -> u32 {
+/// Rows of a slot of a, with room for those above and below.
+fn slot_rows(taps: usize) -> usize {
+    if taps == 1 { TILE_ROWS } else { TILE_ROWS + 32 }
+}
+
+/// Of Specialised<T, width, _, taps>::Shared.
+fn shared_bytes(width: usize, taps: usize) -> u32 {
     const STAGING: usize = 8 * 16 * 40 * 4;
-    let stages = match width {
-        128 => 6,
-        160 => 5,
-        _ => 4,
+    const BARRIERS: usize = 16;
+    let [slots_a, slots_b] = match (width, taps) {
+        (128, 1) => [6, 6],
+        (160, 1) => [5, 5],
+        (_, 1) => [4, 4],
+        (128, _) => [3, 8],
+        (160, _) => [3, 6],
+        (_, _) => [2, 5],
     };
-    (stages * (TILE_ROWS + width) * STEP * 2 + STAGING + stages * 16) as u32
+    let slot = |rows: usize| rows * STEP * 2 + BARRIERS;
+    (slots_a * slot(slot_rows(taps)) + slots_b * slot(width) + STAGING) as u32
 }
 
 #[cfg(test)]
@@ -130,7 +144,7 @@ mod tests {
     const ALL: [usize; 3] = [128, 160, 256];
 
     fn work(rows: usize, columns: usize, k: usize) -> Work {
-        Work { row_tiles: rows.div_ceil(TILE_ROWS), columns, per_column: 1, steps: k.div_ceil(STEP) }
+        Work { row_tiles: rows.div_ceil(TILE_ROWS), columns, per_column: 1, steps: k.div_ceil(STEP), taps: 1 }
     }
 
     #[test]
@@ -161,6 +175,9 @@ mod tests {
                     }
                 }
             }
+        }
+        for taps in [1, 3] {
+            assert!(ALL.into_iter().all(|width| shared_bytes(width, taps) <= 227 << 10));
         }
         assert!(Work { steps: 0, ..work(1, 8, 8) }.choose(&ALL, H100).is_err());
         assert_eq!(Work { per_column: 2, ..work(128, 1280, 5120) }.scratch(), 0);

@@ -19,6 +19,6 @@ pub use denoiser::{Conditions, Denoiser, Networks, Steering, Watch};
 pub use options::{ColorFix, Options, Tile};
 pub use run::{Pipeline, Upscaled};
 pub use stage::Stage;
-pub use system::{AdapterChoice, FILE_NAMES, Sampler, System, Weights, check_device, find_in};
+pub use system::{AdapterChoice, FILE_NAMES, Sampler, System, Weights, find_in};
 pub use text::TextFeatures;
 pub use trace::{NoTrace, Rows, Trace, TraceFile};

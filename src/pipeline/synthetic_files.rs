@@ -40,6 +40,11 @@ impl SyntheticFiles {
         Ok(SyntheticFiles { preset: preset.to_owned(), config: SystemConfig::preset(preset)?, variant })
     }
 
+    /// A system of other sizes, called `name` in the files.
+    pub fn of(name: &str, config: SystemConfig, variant: Option<Variant>) -> Self {
+        SyntheticFiles { preset: name.to_owned(), config, variant }
+    }
+
     /// The tensors of each file, in the order of loading: exactly those that the networks of these sizes expect.
     ///
     /// # Errors

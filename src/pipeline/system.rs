@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::denoiser::Networks;
 use super::stage::Stage;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::models::text::TextTower;
@@ -179,7 +178,6 @@ impl Weights {
     /// # Errors
     /// One error that lists every tensor that is missing, mis-shaped or unknown.
     pub fn load_text(&self, cx: &Cx) -> Result<TextTower> {
-        check_device(cx)?;
         let sd = self.sd();
         let config = self.config(&sd, cx, TEXT, |c| c.text.clone(), TextConfig::infer)?;
         let tower = TextTower::load(&Scope::new(cx, sd.source(), TEXT), &config)?;
@@ -193,7 +191,6 @@ impl Weights {
     /// For each file one error that lists every tensor that is missing, mis-shaped or unknown; or networks that
     /// do not belong together.
     pub fn load(&self, cx: &Cx) -> Result<System<'_>> {
-        check_device(cx)?;
         let dtype = cx.dtype();
         let stage1 = self.load_stage1(cx)?;
         let sd = self.sd();
@@ -310,22 +307,6 @@ impl Weights {
                 "give the TASR file, or --adapter none for a plain ControlNet",
             ),
         }
-    }
-}
-
-/// Says at once, and not at the first convolution, that a GPU lacks kernels that the networks need.
-///
-/// # Errors
-/// The device is a GPU or its emulator.
-pub fn check_device(cx: &Cx) -> Result<()> {
-    match cx.device() {
-        Device::Cpu(_) | Device::Plan(_) => Ok(()),
-        Device::Gpu(gpu) => Err(Error::device(format!(
-            "the networks do not run on the {}: this build has no GPU kernels for convolution, attention and norms",
-            gpu.info().name
-        ))
-        .at("--device")
-        .fix("use --device cpu")),
     }
 }
 

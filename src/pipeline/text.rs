@@ -2,10 +2,17 @@
 
 use std::collections::HashMap;
 
+use super::denoise::not_finite;
+use super::progress::Progress;
+use super::stage::{fallback_note, wider};
+use super::system::Weights;
 use crate::error::{Error, Result};
 use crate::models::text::TextTower;
 use crate::ops::Cx;
 use crate::tensor::Tensor;
+
+/// What messages call the tower.
+const STAGE: &str = "the text tower";
 
 /// Features by token ids.
 pub struct TextFeatures {
@@ -23,16 +30,45 @@ impl TextFeatures {
     ) -> Result<Self> {
         let mut features = TextFeatures { by_tokens: HashMap::new(), length: 0, width: 0 };
         for row in tokens {
-            if features.by_tokens.contains_key(row) {
-                continue;
-            }
-            let encoded = tower.forward(cx, &[row])?;
-            if let [_, length, width] = *encoded.shape() {
-                (features.length, features.width) = (length, width);
-            }
-            features.by_tokens.insert(row.to_vec(), encoded.to_f32()?);
+            features.add(cx, tower, row)?;
         }
         Ok(features)
+    }
+
+    /// Encodes every distinct row of `tokens` with the tower of `weights`, in a wider element type than that of `cx`
+    /// if the features are not finite.
+    ///
+    /// # Errors
+    /// The tower cannot be loaded; no type makes the features finite; memory that runs out, an interrupt.
+    pub fn of(cx: &Cx, weights: &Weights, tokens: &[&[u32]], progress: &dyn Progress) -> Result<Self> {
+        let mut cx = cx.clone();
+        loop {
+            let tower = weights.load_text(&cx)?;
+            let mut features = TextFeatures { by_tokens: HashMap::new(), length: 0, width: 0 };
+            for row in tokens {
+                progress.check_interrupt()?;
+                features.add(&cx, &tower, row)?;
+            }
+            drop(tower);
+            if features.by_tokens.values().flatten().all(|value| value.is_finite()) {
+                return Ok(features);
+            }
+            let Some(next) = wider(cx.dtype()) else { return Err(not_finite(STAGE)) };
+            progress.note(&fallback_note(STAGE, cx.dtype(), next));
+            cx = cx.with_dtype(next);
+        }
+    }
+
+    fn add(&mut self, cx: &Cx, tower: &TextTower, row: &[u32]) -> Result<()> {
+        if self.by_tokens.contains_key(row) {
+            return Ok(());
+        }
+        let encoded = tower.forward(cx, &[row])?;
+        if let [_, length, width] = *encoded.shape() {
+            (self.length, self.width) = (length, width);
+        }
+        self.by_tokens.insert(row.to_vec(), encoded.to_f32()?);
+        Ok(())
     }
 
     /// Features of `rows`, f32 [N, L, D].

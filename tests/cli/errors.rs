@@ -153,7 +153,11 @@ fn adapters_that_the_file_lacks() {
 fn inputs_devices_and_files() {
     let folder = folder();
     fails(&folder, &["gone.png"], 7, &["gone.png"]);
-    fails(&folder, &["--device", "emulator", "--models", models()], 5, &["emulator"]);
+    if cfg!(not(feature = "emulator")) {
+        fails(&folder, &["--device", "emulator", "--models", models()], 5, &["this build has no emulator"]);
+    }
+    fails(&folder, &["--device", "cuda:99", "--models", models()], 5, &["--device", "CUDA"]);
+    fails(&folder, &["--device", "cpu", "--dtype", "f16"], 2, &["--dtype", "does not compute in f16"]);
     fails(
         &folder,
         &["--noise", "gone.safetensors", "--models", models()],

@@ -1,5 +1,7 @@
 //! `tasr upscale` as a user runs it, on tiny synthetic weights.
 
+#[cfg(feature = "emulator")]
+mod emulator;
 mod errors;
 mod folder;
 mod golden;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tasr::device::Device;
 use tasr::error::{Error, Result};
 use tasr::ops::Cx;
-use tasr::tensor::{DType, Tensor};
+use tasr::tensor::Tensor;
 use tasr::weights::{Checkpoint, Dtype};
 
 /// Shape and values.
@@ -21,25 +20,11 @@ pub struct Case {
     tensors: Checkpoint,
 }
 
-/// Where `$TASR_GOLDEN_DEVICE` says that cases run.
-pub fn context() -> Result<Cx> {
-    let device = std::env::var("TASR_GOLDEN_DEVICE").unwrap_or_else(|_| "cpu".into());
-    Cx::new(Device::open(&device)?, dtype()?)
-}
-
-/// What networks compute in: `$TASR_GOLDEN_DTYPE`, f32 (the default) or bf16.
-pub fn dtype() -> Result<DType> {
-    match std::env::var("TASR_GOLDEN_DTYPE").as_deref() {
-        Err(_) | Ok("f32") => Ok(DType::F32),
-        Ok("f16") => Ok(DType::F16),
-        Ok("bf16") => Ok(DType::BF16),
-        Ok(other) => Err(Error::usage(format!("unknown element type '{other}'")).at("TASR_GOLDEN_DTYPE")),
-    }
-}
-
 /// All cases whose name contains one of `filters` (all without filters), sorted by folder and name.
 pub fn find(filters: &[String]) -> Result<Vec<Case>> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden")];
+    // A test that was built elsewhere is told where the project lies.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let mut folders = vec![Path::new(&root).join("tests/fixtures/golden")];
     folders.extend(std::env::var_os("TASR_GOLDEN_DIR").map(PathBuf::from));
     let mut cases = Vec::new();
     for folder in folders {
@@ -127,6 +112,11 @@ impl Case {
             _ => self.tensors.read_f32(name, &mut values)?,
         }
         Ok((entry.shape().to_vec(), values))
+    }
+
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.tensors.metadata().get(key).map(String::as_str)
     }
 
     /// True for tensors stored in half precision.

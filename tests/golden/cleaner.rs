@@ -5,11 +5,12 @@ use tasr::models::{SwinConfig, SwinIr};
 use tasr::nn::Scope;
 use tasr::weights::SyntheticSource;
 
-use crate::case::{self, Case, to_nchw};
+use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
+use crate::place;
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let network = case.text("network", "swinir_codeformer");
     if network != "swinir_codeformer" {
         return Err(Error::input(format!("unknown network '{network}'")).at(case.name()));

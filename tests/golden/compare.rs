@@ -4,12 +4,39 @@ use std::fmt;
 
 use tasr::error::Result;
 
-use crate::case::Case;
+use tasr::tensor::DType;
+
+use crate::case::{Case, Values};
+use crate::place;
 
 /// The largest error that a tensor may have, as a share of the golden tensor's largest value.
 pub const TOLERANCE: f32 = 1e-3;
 /// For what comes after the last step, and for tensors stored as f16.
 pub const LOOSE: f32 = 2e-3;
+
+/// What f16 must reach, in dB.
+const PSNR: f64 = 45.0;
+
+/// Values that are stored one after the other on the longest way through a network: about 30 residual and attention
+/// blocks of UNet and adapters, each of which stores some ten.
+const STORED: f32 = 300.0;
+
+/// The error that networks in half precision may have. Each stored value is rounded by up to half a unit in the last
+/// place, in either direction, and norms keep later layers from making more of it, so that errors add up like steps
+/// of a random walk: its length is the root of the number of steps. Guidance takes `cfg` times one prediction and
+/// `cfg - 1` times another away from it.
+fn half_tolerance(dtype: DType, case: &Case) -> f32 {
+    let rounding = match dtype {
+        DType::F32 => return 0.0,
+        DType::F16 => 2f32.powi(-11),
+        DType::BF16 => 2f32.powi(-8),
+    };
+    let guidance = match case.kind() {
+        "pipeline" => 2.0 * case.number("cfg", 4.0) as f32 - 1.0,
+        _ => 1.0,
+    };
+    STORED.sqrt() * rounding * guidance.max(1.0)
+}
 
 /// One tensor's result.
 struct Row {
@@ -20,6 +47,19 @@ struct Row {
 }
 
 impl Row {
+    /// Bytes of a picture from networks in half precision: its noise may be `PSNR` below the full scale, in bf16 as
+    /// much more as its roundings are coarser. As error counts how far the noise is above.
+    fn psnr(name: &str, found: &Values, golden: &Values, dtype: DType) -> Self {
+        let coarser = if dtype == DType::BF16 { 20.0 * 8f64.log10() } else { 0.0 };
+        let squares: f64 = found.1.iter().zip(&golden.1).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let noise = 10.0 * (squares / golden.1.len().max(1) as f64 / 255f64.powi(2)).log10();
+        let error = match found.0 == golden.0 {
+            true => Ok(10f32.powf(((noise + PSNR - coarser) / 20.0) as f32)),
+            false => Err(format!("shape {:?}, expected {:?}", found.0, golden.0)),
+        };
+        Row { name: format!("{name} ({:.1} dB)", -noise), error, tolerance: 1.0 }
+    }
+
     fn passed(&self) -> bool {
         // Written so that NaN fails.
         matches!(self.error, Ok(error) if error <= self.tolerance)
@@ -53,9 +93,42 @@ impl Comparison {
             return Ok(());
         }
         let tolerance = if case.is_half(name) { tolerance.max(LOOSE) } else { tolerance };
+        let tolerance = tolerance.max(half_tolerance(place::context()?.dtype(), case));
         let golden = case.values(name)?;
         self.rows.push(Row { name: name.into(), error: largest(&found, &golden), tolerance });
         Ok(())
+    }
+
+    /// Compares rows of `width` values, each by its own largest golden value.
+    pub fn check_rows(
+        &mut self,
+        case: &Case,
+        name: &str,
+        found: (Vec<usize>, Vec<f32>),
+        width: usize,
+        tolerance: f32,
+    ) -> Result<()> {
+        if !case.has(name) {
+            return Ok(());
+        }
+        let golden = case.values(name)?;
+        let mut error = largest(&found, &golden);
+        if error.is_ok() {
+            let rows = found.1.chunks(width).zip(golden.1.chunks(width));
+            let worst = rows.enumerate().map(|(i, (found, golden))| {
+                let shape = vec![golden.len()];
+                (i, largest(&(shape.clone(), found.to_vec()), &(shape, golden.to_vec())).unwrap_or(f32::NAN))
+            });
+            let (row, value) = worst.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((0, 0.0));
+            error = if value <= tolerance { Ok(value) } else { Err(format!("row {row}: error {value:.2e}")) };
+        }
+        self.rows.push(Row { name: name.into(), error, tolerance });
+        Ok(())
+    }
+
+    /// Notes that something is wrong.
+    pub fn fail(&mut self, name: &str, what: &str) {
+        self.rows.push(Row { name: name.into(), error: Err(what.into()), tolerance: 0.0 });
     }
 
     /// Bytes: values may differ by 1 in at most 0.1 % of the places.
@@ -64,6 +137,11 @@ impl Comparison {
             return Ok(());
         }
         let golden = case.values(name)?;
+        let dtype = place::context()?.dtype();
+        if dtype != DType::F32 {
+            self.rows.push(Row::psnr(name, &found, &golden, dtype));
+            return Ok(());
+        }
         let differing = found.1.iter().zip(&golden.1).filter(|(a, b)| a != b).count();
         let far =
             found.1.iter().zip(&golden.1).filter(|(a, b)| (**a - **b).abs() > 1.0 || a.is_nan()).count();
@@ -84,7 +162,7 @@ impl Comparison {
 
     /// True if a row named `name` was added.
     pub fn has(&self, name: &str) -> bool {
-        self.rows.iter().any(|row| row.name == name)
+        self.rows.iter().any(|row| row.name.split(' ').next() == Some(name))
     }
 
     pub fn passed(&self) -> bool {

@@ -11,11 +11,12 @@ use tasr::tensor::Tensor;
 use tasr::weights::SyntheticSource;
 use tasr::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
 
-use crate::case::{self, Case, to_nchw};
+use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
+use crate::place;
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let config = SystemConfig::preset(case.text("preset", "tiny"))?;
     let mut comparison = Comparison::default();
     let scope = |prefix: &'static str| Scope::new(cx, &SyntheticSource, prefix);

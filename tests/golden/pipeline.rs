@@ -11,15 +11,16 @@ use tasr::pipeline::{Options, Pipeline, TextFeatures, Tile, TraceFile, Weights};
 use tasr::sampler::{NoiseSource, Replay};
 use tasr::tensor::Tensor;
 
-use crate::case::{self, Case};
+use crate::case::Case;
 use crate::compare::{Comparison, LOOSE, TOLERANCE};
+use crate::place;
 use crate::tokens;
 
 /// What the official program uses when the case names none.
 const NEGATIVE_PROMPT: &str = "low quality, blurry, low-resolution, noisy, unsharp, weird textures";
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let mut comparison = Comparison::default();
     let variant = match case.text("adapter", "official") {
         "official" => Some(Variant::Official),

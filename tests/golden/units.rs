@@ -11,12 +11,13 @@ use tasr::sampler::schedule::{Schedule, alphas_cumprod, betas};
 use tasr::sampler::sizes::{self, short_edge_size};
 use tasr::sampler::tiles::{gaussian_window, origins};
 
-use crate::case::{self, Case, to_nchw};
+use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
+use crate::place;
 use crate::tokens;
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let mut comparison = Comparison::default();
     let image = case.image(cx, "image")?;
     let low = low_frequencies(cx, &image, LEVELS)?;

@@ -138,7 +138,7 @@ fn large_scores_do_not_overflow_on_sm90() {
 #[test]
 fn gradients_of_every_length() {
     for dtype in DTYPES {
-        for (l, m) in [(1, 1), (3, 77), (65, 33), (77, 140)] {
+        for (l, m) in [(1, 1), (3, 77), (65, 33)] {
             Case { n: 1 + l % 2, l, m, heads: 1 + m % 2, ..CASE }.check_gradients(dtype);
         }
     }
@@ -148,13 +148,13 @@ fn gradients_of_every_length() {
 fn gradients_of_every_width_and_mask() {
     for dtype in DTYPES {
         for (width, margin) in [(5, 0), (8, 8), (64, 4)] {
-            Case { l: 40, m: 70, heads: 2, width, margin, ..CASE }.check_gradients(dtype);
+            Case { l: 20, m: 30, heads: 2, width, margin, ..CASE }.check_gradients(dtype);
         }
         for width in [72, 130] {
             Case { l: 7, m: 10, width, ..CASE }.check_gradients(dtype);
         }
-        for (l, width) in [(1, 64), (140, 64), (70, 7)] {
-            Case { l, m: l, heads: 2, width, causal: true, ..CASE }.check_gradients(dtype);
+        for (l, width) in [(1, 64), (70, 64), (70, 7)] {
+            Case { l, m: l, width, causal: true, ..CASE }.check_gradients(dtype);
         }
     }
 }
@@ -179,6 +179,7 @@ fn gradients_of_large_scores() {
 fn gradients_in_blocks_of_either_size() {
     for dtype in [DType::F16, DType::BF16] {
         Case { n: 3, l: 150, m: 77, heads: 3, ..CASE }.check_gradients(dtype);
+        Case { l: 77, m: 140, ..CASE }.check_gradients(dtype);
         Case { l: 140, m: 140, heads: 2, causal: true, ..CASE }.check_gradients(dtype);
     }
 }
@@ -203,7 +204,7 @@ fn widths_of_every_kernel() {
         }
     }
     // f32 has no kernel of its own for wide heads.
-    Case { l: 3, m: 66, width: 512, ..CASE }.check(DType::F32);
+    Case { l: 3, m: 5, width: 512, ..CASE }.check(DType::F32);
     for dtype in [DType::F16, DType::BF16] {
         Case { l: 65, m: 129, width: 512, ..CASE }.check(dtype);
     }
@@ -250,7 +251,12 @@ fn operands_inside_wider_rows() {
 #[test]
 fn large_scores_do_not_overflow() {
     for dtype in DTYPES {
-        for width in [64, 128, 512, 9] {
+        for width in [64, 9] {
+            Case { l: 20, m: 150, width, sharpness: 300.0, ..CASE }.check(dtype);
+        }
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        for width in [128, 512] {
             Case { l: 20, m: 150, width, sharpness: 300.0, ..CASE }.check(dtype);
         }
     }

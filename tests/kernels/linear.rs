@@ -1,7 +1,7 @@
 //! kernels/gemm.
 
 use crate::support::*;
-use tasr::ops::linear::{LinearWeight, linear, linear_geglu};
+use tasr::ops::linear::{LinearWeight, library_linear, linear, linear_geglu};
 use tasr::ops::{Activation, Cx, Epilogue};
 use tasr::tensor::DType;
 
@@ -80,4 +80,53 @@ fn both_tile_sizes_run() {
         x
     });
     assert_eq!(wrong.len(), m * k);
+}
+
+#[test]
+fn the_library_multiplies_as_ours_do_and_can_be_recorded() {
+    for dtype in DTYPES {
+        for device in own_devices() {
+            let cx = &Cx::new(device, dtype).unwrap();
+            let gpu = cx.device().gpu().unwrap();
+            if !gpu.has_library() {
+                println!("NOT RUN: {} has no cuBLASLt", gpu.info().name);
+                continue;
+            }
+            // Rows of 16 bytes, as cuBLASLt wants them.
+            for [m, k, n] in [[1, 8, 8], [77, 64, 72], [130, 320, 136]] {
+                let (x, w) = (rounded(&random(1, m * k), dtype), rounded(&random(2, n * k), dtype));
+                let product = |cx: &Cx, dtype, library: bool| {
+                    let weight = LinearWeight::pack(cx, &w, [n, k]).unwrap();
+                    let x = upload(cx.device(), &x, [m, k], dtype);
+                    match library {
+                        true => library_linear(cx, &x, &weight).unwrap().to_f32().unwrap(),
+                        false => linear(cx, &x, &weight, &Epilogue::default()).unwrap().to_f32().unwrap(),
+                    }
+                };
+                let wanted = product(&oracle(), DType::F32, false);
+                assert_close(
+                    &format!("library {m}x{k}x{n}"),
+                    &product(cx, dtype, true),
+                    &wanted,
+                    dtype,
+                    k,
+                    3.0,
+                );
+                assert!(
+                    library_linear(
+                        &oracle(),
+                        &upload(oracle().device(), &x, [m, k], DType::F32),
+                        &LinearWeight::pack(&oracle(), &w, [n, k]).unwrap()
+                    )
+                    .is_err()
+                );
+                let weight = LinearWeight::pack(cx, &w, [n, k]).unwrap();
+                let x = upload(cx.device(), &x, [m, k], dtype);
+                let (result, replay) = gpu.capture(|| library_linear(cx, &x, &weight)).unwrap();
+                // SAFETY: inputs and result are alive.
+                unsafe { replay.run() }.unwrap();
+                assert_close("library, recorded", &result.to_f32().unwrap(), &wanted, dtype, k, 3.0);
+            }
+        }
+    }
 }

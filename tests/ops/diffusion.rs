@@ -1,9 +1,11 @@
 //! Guidance, the DDPM step, the posterior.
 
-use tasr::ops::diffusion::{StepCoefficients, ddpm_step, guide, posterior};
+use tasr::ops::diffusion::{StepCoefficients, combine_images, ddpm_step, guide, posterior, to_unit};
 
 use crate::support::oracle::pointwise as oracle;
-use crate::support::{Array, Random, Trial, run};
+use crate::support::{Array, Random, Trial, check_gradients, run};
+use tasr::autograd::Cx;
+use tasr::tensor::Tensor;
 
 #[test]
 fn guidance_of_pairs() {
@@ -77,4 +79,35 @@ fn posterior_is_the_mode_or_a_sample() {
             );
         }
     }
+}
+
+#[test]
+fn images_with_factors_of_their_own() {
+    let mut random = Random::new(67);
+    let (first, second) = ([0.5f32, -3.0, 1.0], [0.25f32, 0.0, -1.0]);
+    for shape in [[3, 1, 1, 1], [3, 5, 2, 4]] {
+        let inputs = vec![random.array(&shape).plain(), random.array(&shape).plain()];
+        let trial = Trial::new(format!("combine_images {shape:?}"), inputs, 2);
+        let op = |cx: &Cx, inputs: &[Tensor]| {
+            Ok(vec![combine_images(cx, &[(&first, &inputs[0]), (&second, &inputs[1])])?])
+        };
+        let oracle = |inputs: &[Array]| {
+            let factor = |list: &[f32], n: usize| f64::from(list[n]);
+            vec![Array::build(&shape, |p| {
+                factor(&first, p[0]) * inputs[0].at(p) + factor(&second, p[0]) * inputs[1].at(p)
+            })]
+        };
+        run(&trial, op, oracle);
+        check_gradients(&trial, op, oracle);
+    }
+}
+
+#[test]
+fn what_is_decoded_becomes_an_image() {
+    let input = Random::new(68).array(&[2, 7, 5, 3]).map(|v| 1.5 * v).plain();
+    let trial = Trial::new("to_unit", vec![input], 4);
+    let op = |cx: &Cx, inputs: &[Tensor]| Ok(vec![to_unit(cx, &inputs[0])?]);
+    let oracle = |inputs: &[Array]| vec![inputs[0].map(|v| (0.5 * v + 0.5).clamp(0.0, 1.0))];
+    run(&trial, op, oracle);
+    check_gradients(&trial, op, oracle);
 }

@@ -41,3 +41,51 @@ fn sizes_and_parts_that_cannot_be_are_refused() {
         assert!(run.stderr.contains(text), "expected '{text}': {run}");
     }
 }
+
+/// The emulator's fast build is compiled in, but its speed says nothing: only that all of the command works.
+#[cfg(feature = "emulator")]
+#[test]
+fn kernels_are_checked_timed_and_drawn_on_the_emulator() {
+    let folder = crate::program::Folder::new();
+    let plot = folder.text("roof.svg");
+    let run = tasr_ok(&[
+        "bench",
+        "kernels",
+        "--json",
+        "--device",
+        "emulator",
+        "--preset",
+        "tiny",
+        "--dtype",
+        "f16",
+        "--at-most",
+        "0.003",
+        "--repeats",
+        "1",
+        "--batch-ms",
+        "0",
+        "--steps",
+        "3",
+        "--filter",
+        "8x8",
+        "--plot",
+        &plot,
+    ]);
+    let rows: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+    assert!(rows.len() >= 5, "{run}");
+    for row in &rows {
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} of {row}"));
+        assert!(number("us") > 0.0 && number("error") < 0.01 && number("count") >= 1.0, "{row}");
+        assert!(row["clock"].as_str().is_some_and(|text| text.contains("say nothing of a GPU")), "{row}");
+        assert!(!row["kernels"].as_array().expect("names").is_empty(), "{row}");
+        let least =
+            (number("flops") / number("peak_tflops") / 1e12).max(number("bytes") / number("peak_gbs") / 1e9);
+        assert!((number("percent_of_roof") / 100.0 * number("us") / 1e6 / least - 1.0).abs() < 1e-3, "{row}");
+    }
+    let picture = std::fs::read_to_string(&plot).expect("plot");
+    assert!(picture.starts_with("<svg") && picture.matches("<circle").count() >= rows.len(), "{picture}");
+    let run = tasr(&["bench", "kernels", "--preset", "tiny", "--device", "cpu", "--filter", "no such op"]);
+    assert_eq!(run.code, 2, "{run}");
+    assert!(run.stderr.contains("no call matches 'no such op'"), "{run}");
+}

@@ -1,5 +1,6 @@
 //! `tasr bench`: how fast this machine is.
 
+mod kernels;
 mod machine;
 mod parts;
 mod pipeline;
@@ -16,6 +17,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Pipeline(pipeline::Args),
+    Kernels(kernels::Args),
 }
 
 /// Runs the command.
@@ -25,5 +27,6 @@ enum What {
 pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Pipeline(args) => pipeline::run(&args),
+        What::Kernels(args) => kernels::run(&args),
     }
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use super::machine;
 use super::parts::{Part, Setup, Work};
+use crate::cli::device::{self, DtypeChoice};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::synth::{Adapter, FloatType};
-use crate::device::Device;
+use crate::cli::synth::Adapter;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::ops::Cx;
@@ -24,12 +24,12 @@ pub struct Args {
     preset: String,
     #[arg(long, default_value = "official")]
     adapter: Adapter,
-    /// Device: auto, cpu, cuda, cuda:N
+    /// Device: auto, cpu, cuda, cuda:N, emulator
     #[arg(long, default_value = "auto")]
     device: String,
     /// Element type of weights and activations
-    #[arg(long, default_value = "f32")]
-    dtype: FloatType,
+    #[arg(long, default_value = "auto")]
+    dtype: DtypeChoice,
     /// Parts to time, comma separated
     #[arg(long, value_delimiter = ',', default_value = "step,stage1,vae_encode,vae_decode,text,pipeline")]
     parts: Vec<Part>,
@@ -67,8 +67,16 @@ struct Row<'a> {
     /// of the rate of a large matrix product, measured in the same run
     share_of_matmul: f64,
     matmul_tflops: f64,
+    /// images a second, of the whole pipeline
+    images_per_s: Option<f64>,
+    /// from loading the part to its first run
+    load_ms: f64,
+    /// from the start of the program to an opened device, its kernels loaded
+    start_ms: f64,
     /// of the process, while the part was loaded and run
     peak_mb: Option<u64>,
+    /// of a GPU's own memory: weights, and activations at their peak
+    device_peak_mb: Option<u64>,
     preset: &'a str,
     device: &'a str,
     dtype: &'a str,
@@ -84,6 +92,7 @@ struct Row<'a> {
 /// # Errors
 /// A device or sizes that cannot be, memory that runs out, an interrupt.
 pub fn run(args: &Args) -> Result<()> {
+    let begin = Instant::now();
     let interrupt = Interrupt::install()?;
     if let Some(threads) = args.threads {
         rayon::ThreadPoolBuilder::new()
@@ -99,7 +108,9 @@ pub fn run(args: &Args) -> Result<()> {
         steps: usize::from(args.steps),
     };
     setup.check(&args.parts)?;
-    let cx = Cx::new(Device::open(&args.device)?, args.dtype.storage())?;
+    let cx = device::open(&args.device, args.dtype, &mut |text| eprintln!("{text}"))?;
+    let device = cx.device().name();
+    let start_ms = begin.elapsed().as_secs_f64() * 1e3;
     let rate = machine::matmul_rate(&cx)?;
     if !args.json {
         println!(
@@ -115,7 +126,13 @@ pub fn run(args: &Args) -> Result<()> {
     for &part in &args.parts {
         cx.device().trim();
         machine::forget_peak();
-        let ms = setup.run(&cx, part, &mut |work| time(args, &interrupt, work))?;
+        let (loading, mut load_ms, mut device_peak) = (Instant::now(), 0.0, None);
+        let ms = setup.run(&cx, part, &mut |work| {
+            load_ms = loading.elapsed().as_secs_f64() * 1e3;
+            let ms = time(args, &interrupt, &cx, work)?;
+            device_peak = cx.device().gpu().map(|gpu| (gpu.weight_bytes() + gpu.peak()) as u64);
+            Ok(ms)
+        })?;
         let flops = setup.flops(part);
         print(
             args,
@@ -126,9 +143,13 @@ pub fn run(args: &Args) -> Result<()> {
                 tflops: rounded(flops / ms / 1e9, 6),
                 share_of_matmul: rounded(flops / (ms / 1e3) / rate, 4),
                 matmul_tflops: rounded(rate / 1e12, 6),
+                images_per_s: (part == Part::Pipeline).then(|| rounded(setup.batch as f64 / ms * 1e3, 4)),
+                load_ms: rounded(load_ms, 1),
+                start_ms: rounded(start_ms, 1),
+                device_peak_mb: device_peak.map(|bytes| bytes / 1_000_000),
                 peak_mb: machine::peak_bytes().map(|bytes| bytes / 1_000_000),
                 preset: &args.preset,
-                device: &args.device,
+                device: &device,
                 dtype: cx.dtype().name(),
                 size: args.size,
                 batch: setup.batch,
@@ -141,17 +162,21 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The median milliseconds of `work`, after the warm-up.
-fn time(args: &Args, interrupt: &Interrupt, work: &mut Work) -> Result<f64> {
-    for _ in 0..args.warmup {
+/// The median milliseconds of `work`, after the warm-up. On a GPU the first two runs of a step bring memory and record
+/// it, so that these are never timed.
+fn time(args: &Args, interrupt: &Interrupt, cx: &Cx, work: &mut Work) -> Result<f64> {
+    let warmup = if cx.device().gpu().is_some() { args.warmup.max(2) } else { args.warmup };
+    for _ in 0..warmup {
         interrupt.check()?;
         work()?;
     }
     let mut taken = Vec::with_capacity(usize::from(args.repeats));
     for _ in 0..args.repeats {
         interrupt.check()?;
+        cx.device().synchronize()?;
         let start = Instant::now();
         work()?;
+        cx.device().synchronize()?;
         taken.push(start.elapsed().as_secs_f64() * 1e3);
     }
     Ok(median(&mut taken))
@@ -174,9 +199,10 @@ fn print(args: &Args, row: &Row) {
         println!("{}", serde_json::json!(row));
         return;
     }
-    let peak = row.peak_mb.map_or_else(|| "unknown".to_owned(), |mb| mb.to_string());
+    let peak = row.device_peak_mb.or(row.peak_mb).map_or_else(|| "unknown".to_owned(), |mb| mb.to_string());
+    let images = row.images_per_s.map_or(String::new(), |rate| format!("  {rate} images/s"));
     println!(
-        "{:<11} {:>11.1} {:>8.3} {:>8.3} {:>5.0} % {:>9}",
+        "{:<11} {:>11.1} {:>8.3} {:>8.3} {:>5.0} % {:>9}{images}",
         row.part,
         row.ms,
         row.tflop,

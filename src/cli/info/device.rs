@@ -50,7 +50,7 @@ impl Devices {
         let dotted = |(major, minor): (i32, i32)| format!("{major}.{minor}");
         let gpu = |gpu: GpuInfo| Gpu {
             kernels: cuda::kernels_for(&gpu),
-            device: format!("cuda:{}", gpu.ordinal),
+            device: gpu.device,
             name: gpu.name,
             capability: dotted(gpu.capability),
             memory: gpu.memory as u64,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::values::{self, TileChoice};
+use crate::cli::device::DtypeChoice;
 use crate::cli::synth::Adapter;
 use crate::image::{Format, FormatChoice};
 use crate::pipeline::ColorFix;
@@ -130,12 +131,12 @@ pub struct Tiles {
 #[derive(Args)]
 #[command(next_help_heading = "Device")]
 pub struct Machine {
-    /// auto, cpu, cuda, cuda:N or emulator
+    /// auto (a GPU where there is one), cpu, cuda, cuda:N or emulator
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
     /// Element type that the networks compute in
     #[arg(long, value_name = "TYPE", default_value = "auto")]
-    pub dtype: DtypeChoice,
+    pub(in crate::cli) dtype: DtypeChoice,
     /// Processor threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = values::count)]
     pub threads: Option<usize>,
@@ -205,13 +206,4 @@ impl ColorChoice {
             ColorChoice::None => ColorFix::None,
         }
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum DtypeChoice {
-    /// The fastest that the device computes in without loss
-    Auto,
-    F32,
-    F16,
-    Bf16,
 }

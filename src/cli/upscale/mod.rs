@@ -12,7 +12,7 @@ mod run;
 mod text;
 pub(super) mod values;
 
-use flags::{DtypeChoice, Expert, Files, Machine, Messages, Sampling, Tiles, WeightFiles};
+use flags::{Expert, Files, Machine, Messages, Sampling, Tiles, WeightFiles};
 use memory::Planner;
 use metadata::RunParameters;
 use models::Models;
@@ -21,19 +21,17 @@ use run::Run;
 use text::Prompts;
 use values::TileChoice;
 
+use super::device;
 use super::interrupt::Interrupt;
 use super::memory::Memory;
 use super::progress::{Mode, Reporter};
 use super::synth::Adapter;
-use crate::device::Device;
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::models::Variant;
-use crate::ops::Cx;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights, check_device};
+use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
 use crate::sampler::{Guidance, Sizes};
-use crate::tensor::DType;
 
 /// More threads than any machine has cores help nothing.
 const MOST_THREADS: usize = 4096;
@@ -134,14 +132,14 @@ fn upscale(
     let progress = report.progress();
     let expert = &args.expert;
     let mut noise = noise::source(args.sampling.seed, expert.noise.as_deref())?;
-    let cx = Cx::new(Device::open(&args.machine.device)?, dtype(args.machine.dtype))?;
-    check_device(&cx)?;
+    let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| progress.note(text))?;
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
 
     // A twentieth is left to everything else on the machine.
-    let available = Memory::find().available.map(|bytes| bytes - bytes / 20);
+    let memory = cx.device().available().map(|bytes| bytes as u64).or_else(|| Memory::find().available);
+    let available = memory.map(|bytes| bytes - bytes / 20);
     let guided = Guidance::new(options.cfg)?.is_on();
     let tiles = [tile, args.tiles.stage1_tile];
     let mut planner = Planner::new(&cx, &weights, options, tiles, args.tiles.batch, available)?;
@@ -150,7 +148,7 @@ fn upscale(
     let mut trace = expert.trace.as_ref().map(|_| TraceFile::new(expert.trace_keep.clone()));
     let negative = guided || trace.is_some();
     progress.steps("encoding the prompts", 1);
-    let features = prompts.encode(&cx, &weights.load_text(&cx)?, needed, negative, progress)?;
+    let features = prompts.encode(&cx, &weights, needed, negative, progress)?;
     progress.step();
     progress.check_interrupt()?;
     cx.device().trim();
@@ -163,7 +161,7 @@ fn upscale(
         seed: args.sampling.seed,
         noise: expert.noise.as_ref().map(|path| files::file_name(path)),
         adapter: system.variant()?.map_or("none", Variant::name),
-        device: args.machine.device.clone(),
+        device: cx.device().name(),
         dtype: cx.dtype().name(),
         models: models.fingerprints(),
         negative: prompts.negative.clone(),
@@ -260,14 +258,6 @@ fn adapter_choice(adapter: Option<Adapter>) -> AdapterChoice {
     match adapter {
         None => AdapterChoice::Held,
         Some(adapter) => adapter.variant().map_or(AdapterChoice::None, AdapterChoice::Only),
-    }
-}
-
-fn dtype(choice: DtypeChoice) -> DType {
-    match choice {
-        DtypeChoice::Auto | DtypeChoice::F32 => DType::F32,
-        DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Bf16 => DType::BF16,
     }
 }
 

@@ -6,10 +6,10 @@ use super::prompts::PromptList;
 use crate::cli::upscale::flags::Sampling;
 use crate::error::Result;
 use crate::image::Job;
-use crate::models::text::{TextTower, Tokenizer, Tokens};
+use crate::models::text::{Tokenizer, Tokens};
 use crate::ops::Cx;
-use crate::pipeline::TextFeatures;
 use crate::pipeline::progress::Progress;
+use crate::pipeline::{TextFeatures, Weights};
 
 /// A prompt and its tokens.
 #[derive(Clone, Debug)]
@@ -74,26 +74,21 @@ impl Prompts {
         &self.distinct[self.of_job[index]]
     }
 
-    /// Features of the prompts of the jobs `needed`, and of the negative prompt if `negative`.
+    /// Features of the prompts of the jobs `needed`, and of the negative prompt if `negative`, by the text tower of
+    /// `weights`, which is gone afterwards.
     ///
     /// # Errors
-    /// Memory that runs out, an interrupt.
+    /// The tower cannot be loaded; memory that runs out, an interrupt.
     pub fn encode(
         &self,
         cx: &Cx,
-        tower: &TextTower,
+        weights: &Weights,
         needed: &[usize],
         negative: bool,
         progress: &dyn Progress,
     ) -> Result<TextFeatures> {
         let rows = needed.iter().map(|&index| self.of(index).tokens.ids.as_slice());
-        let all = rows.chain(negative.then_some(self.negative.tokens.ids.as_slice()));
-        let mut interrupted = Ok(());
-        let checked = all.map_while(|row| {
-            interrupted = progress.check_interrupt();
-            interrupted.is_ok().then_some(row)
-        });
-        let features = TextFeatures::encode(cx, tower, checked)?;
-        interrupted.map(|()| features)
+        let rows: Vec<&[u32]> = rows.chain(negative.then_some(self.negative.tokens.ids.as_slice())).collect();
+        TextFeatures::of(cx, weights, &rows, progress)
     }
 }

@@ -55,6 +55,7 @@ mod tests {
     fn gpu(major: i32, minor: i32) -> GpuInfo {
         GpuInfo {
             ordinal: 0,
+            device: String::new(),
             name: String::new(),
             capability: (major, minor),
             memory: 0,

@@ -1,6 +1,7 @@
 //! How often the host has to do with a GPU: what must not happen in a step is counted, so that tests can tell.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Counts since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Tally {
     uploads: AtomicUsize,
     downloads: AtomicUsize,
     waits: AtomicUsize,
+    /// names of the kernels started, while somebody asks for them
+    log: Mutex<Option<Vec<&'static str>>>,
 }
 
 fn add(counter: &AtomicUsize) {
@@ -51,8 +54,21 @@ fn add(counter: &AtomicUsize) {
 }
 
 impl Tally {
-    pub fn launch(&self) {
+    pub fn launch(&self, name: &'static str) {
         add(&self.launches);
+        if let Some(log) = &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            log.push(name);
+        }
+    }
+
+    /// Notes names from now on.
+    pub fn log(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+    }
+
+    /// The names since [`Tally::log`].
+    pub fn take_log(&self) -> Vec<&'static str> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
     pub fn replay(&self) {

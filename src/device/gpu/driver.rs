@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::kernels::Kernel;
+use super::library::LibraryProduct;
 use super::tensor_map::{TensorMap, Tiling};
 use crate::error::Result;
 
@@ -30,6 +31,8 @@ impl Grid {
 #[derive(Clone, Debug)]
 pub struct GpuInfo {
     pub ordinal: usize,
+    /// What `--device` calls it: cuda:0, emulator.
+    pub device: String,
     pub name: String,
     /// Compute capability, for instance (9, 0).
     pub capability: (i32, i32),
@@ -114,6 +117,15 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// # Safety
     /// `params` are those of `kernel`, and every address in them starts as much memory as it uses.
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, params: &[u8]) -> Result<()>;
+
+    /// True when the vendor's library of matrix products is there, or what stands in for it.
+    fn has_library(&self) -> bool;
+
+    /// Starts a product of the library.
+    ///
+    /// # Safety
+    /// The addresses start as much memory as the sizes say, and `out` overlaps neither input.
+    unsafe fn library_product(&self, product: &LibraryProduct) -> Result<()>;
 
     /// From now on launches, copies and clears are recorded and not done.
     fn begin_capture(&self) -> Result<()>;

@@ -4,6 +4,7 @@
 //! threads with no barrier between them, divergent barriers, launches that the kernel is not made for.
 //! `TASR_EMULATOR_CHECK=0` takes the fast build instead.
 
+mod product;
 mod record;
 
 use std::collections::HashMap;
@@ -17,10 +18,11 @@ use rayon::prelude::*;
 use super::arch_path::fits;
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
+use super::library::LibraryProduct;
 use super::tensor_map::{TensorMap, Tiling};
 use super::{ArchPath, Gpu};
-use crate::device::Device;
 use crate::device::cpu::HostBytes;
+use crate::device::{DType, Device};
 use crate::error::{Error, Result};
 use record::{Recordings, Work};
 
@@ -128,6 +130,7 @@ impl Emulator {
         let tables = if options.check { checked() } else { fast() };
         let info = GpuInfo {
             ordinal: 0,
+            device: "emulator".into(),
             name: format!("kernel emulator{}", if options.check { ", checked" } else { "" }),
             capability: options.capability,
             memory: usize::MAX >> 20 << 20,
@@ -332,6 +335,31 @@ impl Driver for Emulator {
         Err(Error::device(message).at("emulator"))
     }
 
+    fn has_library(&self) -> bool {
+        true
+    }
+
+    unsafe fn library_product(&self, product: &LibraryProduct) -> Result<()> {
+        if self.recordings.take(|| Work::Product(*product)) {
+            return Ok(());
+        }
+        let &LibraryProduct { dtype, m, n, k, a, b, out } = product;
+        self.must_be_written(a, m * k * dtype.size())?;
+        self.must_be_written(b, n * k * dtype.size())?;
+        // SAFETY: the caller promises that the addresses start these matrices, and `out` overlaps neither input.
+        unsafe {
+            match dtype {
+                DType::F32 => product::multiply::<f32>(product, |v| v, |v| v),
+                DType::F16 => product::multiply::<half::f16>(product, half::f16::to_f32, half::f16::from_f32),
+                DType::BF16 => {
+                    product::multiply::<half::bf16>(product, half::bf16::to_f32, half::bf16::from_f32)
+                }
+            }
+        }
+        self.written(out, m * n * dtype.size());
+        Ok(())
+    }
+
     fn begin_capture(&self) -> Result<()> {
         self.recordings.begin();
         Ok(())
@@ -350,6 +378,8 @@ impl Driver for Emulator {
                 Work::Copy { to, from, bytes } => unsafe { self.copy(*to, *from, *bytes)? },
                 // SAFETY: as above.
                 Work::Clear { address, bytes } => unsafe { self.clear(*address, *bytes)? },
+                // SAFETY: as above.
+                Work::Product(product) => unsafe { self.library_product(product)? },
                 Work::Taken { address, bytes } => self.span_taken(*address, *bytes),
                 Work::Freed { address, bytes } => self.span_freed(*address, *bytes),
             }

@@ -8,6 +8,7 @@ mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod kernels;
+mod library;
 mod replay;
 pub mod tensor_map;
 
@@ -22,6 +23,7 @@ pub use counts::Counts;
 use counts::Tally;
 pub use driver::{Driver, GpuInfo, Grid};
 use kernels::Kernel;
+pub use library::LibraryProduct;
 pub use replay::Replay;
 use tensor_map::{Boxes, TensorMap};
 
@@ -175,6 +177,11 @@ impl Gpu {
         self.pool(Purpose::Activation).allocator.peak()
     }
 
+    /// Bytes of the weights alive now.
+    pub fn weight_bytes(&self) -> usize {
+        self.pool(Purpose::Weight).allocator.live()
+    }
+
     /// Bytes that the device could still give, and those of its slabs that are in use by nobody.
     pub fn available(&self) -> Option<usize> {
         let idle = |purpose| {
@@ -226,6 +233,17 @@ impl Gpu {
             return Err(Error::internal(format!("{what} in work that is recorded")));
         }
         Ok(())
+    }
+
+    /// The result of `work`, and the names of the kernels that it started.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn started<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<&'static str>)> {
+        self.tally.log();
+        let done = work();
+        let names = self.tally.take_log();
+        Ok((done?, names))
     }
 
     /// Seconds that the device takes for what `work` starts: by its own clock on a GPU, by the host's on the
@@ -287,9 +305,28 @@ impl Gpu {
             ))
             .fix("use a smaller --tile or --batch"));
         }
-        self.tally.launch();
+        self.tally.launch(kernel.name());
         // SAFETY: the caller's promise.
         unsafe { self.driver.launch(kernel, grid, bytemuck::bytes_of(params)) }
+    }
+
+    /// True when products can be left to the vendor's library.
+    pub fn has_library(&self) -> bool {
+        self.driver.has_library()
+    }
+
+    /// Starts a product of the vendor's library; on the emulator the host computes it.
+    ///
+    /// # Safety
+    /// As [`Gpu::launch`]: the addresses start as much memory, alive until the work is done, as the sizes say, and `out`
+    /// overlaps neither input.
+    ///
+    /// # Errors
+    /// The library is not there or refuses the shape.
+    pub unsafe fn library_product(&self, product: &LibraryProduct) -> Result<()> {
+        self.tally.launch("cublasLtMatmul");
+        // SAFETY: the caller's promise.
+        unsafe { self.driver.library_product(product) }
     }
 
     /// Waits for all work and reports what failed.

@@ -1,12 +1,13 @@
 //! The residual block and the resampling convolutions.
 
-use crate::error::Result;
-use crate::nn::{Conv, GroupNorm, Linear, Scope};
+use crate::error::{Error, Result};
+use crate::nn::{Conv, GroupNorm, Linear, Scope, layers};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::{Activation, Cx, Segments};
+use crate::ops::{Activation, Cx, Segments, checkpoint};
 use crate::tensor::Tensor;
 
 /// GroupNorm, SiLU, convolution, time embedding, GroupNorm, SiLU, convolution; plus the input.
+#[derive(Clone)]
 pub struct ResBlock {
     norm1: GroupNorm,
     conv1: Conv,
@@ -37,6 +38,15 @@ impl ResBlock {
         self.embedding.forward(cx, active)
     }
 
+    /// As [`ResBlock::forward`] on tensors side by side, recomputed in the backward pass where `cx` asks for it.
+    pub fn run(&self, cx: &Cx, inputs: &[&Tensor], time: &Tensor) -> Result<Tensor> {
+        let all = [inputs, &[time]].concat();
+        checkpoint(cx, self, &all, |block, cx, all| match all.split_last() {
+            Some((time, inputs)) => block.forward(cx, &Segments::cat(inputs), time),
+            None => Err(Error::internal("a block without inputs")),
+        })
+    }
+
     /// input [N, H, W, inputs], time [N or 1, outputs] -> [N, H, W, outputs]
     pub fn forward(&self, cx: &Cx, input: &Segments, time: &Tensor) -> Result<Tensor> {
         let norm = self.norm1.affine(cx, input, None, Activation::Silu)?;
@@ -52,6 +62,10 @@ impl ResBlock {
         };
         self.conv2.forward_with(cx, &conv, &self.conv2.epilogue().residual(&straight))
     }
+}
+
+layers! {
+    ResBlock { norm1, conv1, embedding, norm2, conv2, skip }
 }
 
 /// The convolution of a downsampling layer.

@@ -4,7 +4,7 @@ use super::blocks::{ResBlock, load_downsample};
 use super::transformer::{Context, SpatialTransformer};
 use crate::error::{Error, Result};
 use crate::models::config::DenoiserConfig;
-use crate::nn::{Conv, Linear, Scope};
+use crate::nn::{Conv, Layer, Linear, Scope, Visit};
 use crate::ops::conv2d::{Conv2d, Padding};
 use crate::ops::elementwise::cast;
 use crate::ops::embedding::timestep_embedding;
@@ -126,12 +126,14 @@ impl Encoder {
         let short = || Error::internal("times or text of another network");
         let mut features: Vec<Tensor> = Vec::with_capacity(self.input_blocks.len());
         for block in &self.input_blocks {
-            let last = || features.last().map(Segments::one).ok_or_else(short);
+            let last = || features.last().ok_or_else(short);
             let h = match block {
                 InputBlock::Stem(conv) => conv.forward(cx, &Conv2d::new(input.clone()))?,
-                InputBlock::Down(conv) => conv.forward(cx, &Conv2d::new(last()?).stride(2, Padding::Same))?,
+                InputBlock::Down(conv) => {
+                    conv.forward(cx, &Conv2d::new(Segments::one(last()?)).stride(2, Padding::Same))?
+                }
                 InputBlock::Res(res, attention) => {
-                    let h = res.forward(cx, &last()?, times.next().ok_or_else(short)?)?;
+                    let h = res.run(cx, &[last()?], times.next().ok_or_else(short)?)?;
                     match attention {
                         Some(attention) => attention.forward(cx, &h, text.next().ok_or_else(short)?)?,
                         None => h,
@@ -141,10 +143,29 @@ impl Encoder {
             features.push(h);
         }
         let (first, attention, second) = &self.middle;
-        let last = features.last().map(Segments::one).ok_or_else(short)?;
-        let h = first.forward(cx, &last, times.next().ok_or_else(short)?)?;
+        let last = features.last().ok_or_else(short)?;
+        let h = first.run(cx, &[last], times.next().ok_or_else(short)?)?;
         let h = attention.forward(cx, &h, text.next().ok_or_else(short)?)?;
-        let h = second.forward(cx, &Segments::one(&h), times.next().ok_or_else(short)?)?;
+        let h = second.run(cx, &[&h], times.next().ok_or_else(short)?)?;
         Ok((h, features))
+    }
+}
+
+impl Layer for Encoder {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        self.time_embed.0.visit(visit)?;
+        self.time_embed.1.visit(visit)?;
+        for block in &mut self.input_blocks {
+            match block {
+                InputBlock::Stem(conv) | InputBlock::Down(conv) => conv.visit(visit)?,
+                InputBlock::Res(res, attention) => {
+                    res.visit(visit)?;
+                    attention.visit(visit)?;
+                }
+            }
+        }
+        self.middle.0.visit(visit)?;
+        self.middle.1.visit(visit)?;
+        self.middle.2.visit(visit)
     }
 }

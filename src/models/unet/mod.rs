@@ -155,7 +155,7 @@ impl UNet {
                 let residual = pop(&mut control.residuals)?;
                 skip = inject(cx, control, Some(&h), &skip, &residual, &mut maps)?;
             }
-            h = block.res.forward(cx, &Segments::cat(&[&h, &skip]), &times.decoder[i])?;
+            h = block.res.run(cx, &[&h, &skip], &times.decoder[i])?;
             drop(skip);
             if let (Some(attention), Some(context)) = (&block.attention, &text.decoder[i]) {
                 h = attention.forward(cx, &h, context)?;

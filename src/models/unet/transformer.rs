@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::models::config::HEAD_WIDTH;
-use crate::nn::{GroupNorm, LayerNorm, Linear, Scope};
-use crate::ops::Cx;
+use crate::nn::{GroupNorm, LayerNorm, Linear, Scope, layers};
 use crate::ops::attention::{Heads, attention};
 use crate::ops::linear::{linear, linear_geglu};
+use crate::ops::{Cx, checkpoint};
 use crate::tensor::Tensor;
 
 /// Keys and values of the text for one transformer: [N, L, 2C].
@@ -13,6 +13,7 @@ use crate::tensor::Tensor;
 pub struct Context(Tensor);
 
 /// One transformer block between two linear projections, plus the input.
+#[derive(Clone)]
 pub struct SpatialTransformer {
     width: usize,
     norm: GroupNorm,
@@ -60,8 +61,12 @@ impl SpatialTransformer {
         Ok(Context(self.cross_kv.forward(cx, context)?))
     }
 
-    /// x [N, H, W, C] -> same
+    /// x [N, H, W, C] -> same; recomputed in the backward pass where `cx` asks for it
     pub fn forward(&self, cx: &Cx, x: &Tensor, Context(text): &Context) -> Result<Tensor> {
+        checkpoint(cx, self, &[x, text], |block, cx, inputs| block.transform(cx, inputs[0], inputs[1]))
+    }
+
+    fn transform(&self, cx: &Cx, x: &Tensor, text: &Tensor) -> Result<Tensor> {
         let c = self.width;
         let heads = c / HEAD_WIDTH;
         let [n, h, w, _] = x.nhwc()?;
@@ -91,5 +96,11 @@ impl SpatialTransformer {
         };
         linear(cx, &t, &self.proj_out.weight, &self.proj_out.epilogue().residual(&image))?
             .reshape([n, h, w, c])
+    }
+}
+
+layers! {
+    SpatialTransformer {
+        norm, proj_in, norm1, self_qkv, self_out, norm2, cross_q, cross_kv, cross_out, norm3, gated, feed_out, proj_out
     }
 }

@@ -4,10 +4,11 @@ use crate::error::Result;
 use crate::nn::{Conv, GroupNorm, Linear, Scope};
 use crate::ops::attention::{Heads, attention};
 use crate::ops::conv2d::Conv2d;
-use crate::ops::{Activation, Cx, Segments};
+use crate::ops::{Activation, Cx, Segments, checkpoint};
 use crate::tensor::Tensor;
 
 /// GroupNorm, SiLU, convolution, twice; plus the input.
+#[derive(Clone)]
 pub struct ResBlock {
     norm1: GroupNorm,
     conv1: Conv,
@@ -31,8 +32,12 @@ impl ResBlock {
         })
     }
 
-    /// [N, H, W, inputs] -> [N, H, W, outputs]
+    /// [N, H, W, inputs] -> [N, H, W, outputs]; recomputed in the backward pass where `cx` asks for it
     pub fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        checkpoint(cx, self, &[x], |block, cx, inputs| block.transform(cx, inputs[0]))
+    }
+
+    fn transform(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let h = super::finish(cx, x, &self.norm1, &self.conv1)?;
         let inner = Segments::one(&h);
         let norm = self.norm2.affine(cx, &inner, None, Activation::Silu)?;
@@ -46,6 +51,7 @@ impl ResBlock {
 }
 
 /// Single-head self attention over the pixels; its projections are 1x1 convolutions.
+#[derive(Clone)]
 struct Attention {
     norm: GroupNorm,
     /// q | k | v
@@ -63,6 +69,10 @@ impl Attention {
     }
 
     fn forward(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
+        checkpoint(cx, self, &[x], |block, cx, inputs| block.transform(cx, inputs[0]))
+    }
+
+    fn transform(&self, cx: &Cx, x: &Tensor) -> Result<Tensor> {
         let [n, h, w, c] = x.nhwc()?;
         let normed = self.norm.forward(cx, x)?.reshape([n, h * w, c])?;
         let qkv = self.qkv.forward(cx, &normed)?;

@@ -1,12 +1,15 @@
 //! The end of a timestep-aware adapter: its last 3x3 convolution to one channel, a sigmoid, and the
 //! weighted injection of the ControlNet residual, in one op.
 
-use super::conv2d::{Conv2d, ConvWeight, conv2d};
+mod cuda;
+pub mod plan;
+
+use super::calls::{Call, note};
+use super::conv2d::{Conv2d, ConvWeight, Padding, conv2d};
 use super::elementwise::cast;
-use super::gpu::no_gpu_kernel;
 use super::{Accumulate, Cx, Epilogue};
 use crate::autograd::Gradients;
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::host::element::{HostElement, with_element};
 use crate::ops::host::math::{sigmoid, sum, vectorised};
@@ -47,6 +50,18 @@ pub fn adapter_gate(
     if weight.outputs() != 1 || residual.shape() != base.shape() || conv.input.nhwc()?[..3] != [n, h, w] {
         return Err(Error::internal(format!("an adapter's map does not fit {}", base.shape())));
     }
+    note(cx, base.dtype(), || {
+        let prologue = conv.prologue.map(|affine| affine.activation);
+        Call::AdapterGate { image: [n, h, w], inputs: weight.inputs(), width: d, prologue }
+    });
+    if one_kernel(cx, conv, weight, bias, (base, residual)) {
+        let mut map = cx.allocate([n, h, w, 1], DType::F32)?;
+        let mut result = cx.allocate(base.shape(), base.dtype())?;
+        if let Device::Gpu(gpu) = cx.device() {
+            cuda::adapter_gate(gpu, conv, weight, bias, gate, (base, residual), (&mut map, &mut result))?;
+        }
+        return Ok((result.freeze(), map.freeze()));
+    }
     let logits = conv2d(cx, conv, weight, &Epilogue::bias(Some(bias)))?;
     let mut map = cx.allocate([n, h, w, 1], DType::F32)?;
     let mut result = cx.allocate(base.shape(), base.dtype())?;
@@ -56,7 +71,9 @@ pub fn adapter_gate(
             inject(logits.host()?, gate, pair, d, map.host_mut()?, result.host_mut()?);
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("adapter_gate")),
+        Device::Gpu(gpu) => {
+            cuda::inject(gpu, gate, (&logits, base, residual), (&mut map, &mut result))?;
+        }
         Device::Plan(_) => {}
     }
     let (inputs, map, result) = ([&logits, base, residual], map.freeze(), result.freeze());
@@ -71,6 +88,26 @@ pub fn adapter_gate(
         gradients.add(cx, &logits, cast(cx, &to_logits, logits.dtype())?)
     };
     Ok((cx.record(&inputs, result, backward), map))
+}
+
+/// Whether the whole op is one kernel: on a GPU, when no gradient wants the convolution apart.
+fn one_kernel(
+    cx: &Cx,
+    conv: &Conv2d,
+    weight: &ConvWeight,
+    bias: &Tensor,
+    (base, residual): (&Tensor, &Tensor),
+) -> bool {
+    let mut inputs = vec![base, residual, bias, weight.packed()];
+    inputs.extend(conv.input.tensors());
+    inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
+    let channels = conv.input.nhwc().map(|shape| shape[3]);
+    let fits = weight.kernel() == 3
+        && channels.is_ok_and(|c| c == weight.inputs())
+        && conv.prologue.is_none_or(|affine| affine.coefficients.shape().last() == weight.inputs())
+        && (conv.stride, conv.upsample, conv.padding) == (1, false, Padding::Same)
+        && *bias.shape() == [1];
+    cx.device().target() == Target::Gpu && fits && !cx.tracks(&inputs)
 }
 
 /// From the gradient g of `base + map * residual` those of the logits, f32 [N, H, W, 1] (the sum of g * residual
@@ -91,7 +128,9 @@ fn inject_gradient(
             residual.shape().last(),
             (logits.host_mut()?, result.host_mut()?),
         ),
-        Device::Gpu(_) => return Err(no_gpu_kernel("adapter_gate backward")),
+        Device::Gpu(gpu) => {
+            cuda::inject_gradient(gpu, gate, (map, gradient, residual), (&mut logits, &mut result))?;
+        }
         Device::Plan(_) => {}
     }
     Ok((logits.freeze(), result.freeze()))

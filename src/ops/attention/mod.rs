@@ -9,6 +9,7 @@ pub mod plan;
 mod sm90;
 
 use super::Cx;
+use super::calls::{Call, note};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -73,6 +74,7 @@ pub fn attention(
         return Err(Error::internal(format!("attention of [{n}, {l}] over {keys:?} and {values:?}")));
     }
     let geometry = Geometry { n, l, m, heads, width, causal };
+    note(cx, q.tensor.dtype(), || Call::Attention(geometry));
     let mut result = cx.allocate([n, l, all], q.tensor.dtype())?;
     let inputs = [q.tensor, k.tensor, v.tensor];
     let tracked = cx.tracks(&inputs);

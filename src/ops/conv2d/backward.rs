@@ -1,11 +1,10 @@
 //! Gradients of convolutions: of the input (dgrad), of the weights (wgrad), of prologue and epilogue.
 
-use super::{Conv2d, ConvWeight, Geometry, Padding, cpu_backward};
+use super::{Conv2d, ConvWeight, Geometry, Padding, cpu_backward, cuda_backward};
 use crate::autograd::Gradients;
-use crate::device::{Device, Target};
+use crate::device::Target;
 use crate::error::Result;
 use crate::ops::elementwise::split_into;
-use crate::ops::gpu::no_gpu_kernel;
 use crate::ops::group_norm::{Affine, affine_gradient};
 use crate::ops::{Accumulate, Cx, Epilogue, OwnedEpilogue, OwnedSegments};
 use crate::tensor::{DType, Tensor};
@@ -75,20 +74,15 @@ fn input_gradient(
     gradient: &Tensor,
     scale: f32,
 ) -> Result<Tensor> {
+    if cx.device().target() == Target::Gpu {
+        return cuda_backward::input_gradient(cx, geometry, weight, gradient, scale);
+    }
     let &Geometry { n, h, w, c, .. } = geometry;
     let mut result = cx.allocate([n, h, w, c], gradient.dtype())?;
-    let scratch = match cx.device().target() {
-        Target::Cpu => cpu_backward::input_scratch(geometry, weight),
-        Target::Gpu => 0,
-    };
-    let mut scratch = cx.allocate([scratch], DType::F32)?;
-    match cx.device() {
-        Device::Cpu(_) => {
-            let out = (scratch.host_mut()?, result.host_mut()?);
-            cpu_backward::input_gradient(geometry, weight, gradient, scale, out)?;
-        }
-        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d backward")),
-        Device::Plan(_) => {}
+    let mut scratch = cx.allocate([cpu_backward::input_scratch(geometry, weight)], DType::F32)?;
+    if !cx.device().is_plan() {
+        let out = (scratch.host_mut()?, result.host_mut()?);
+        cpu_backward::input_gradient(geometry, weight, gradient, scale, out)?;
     }
     Ok(result.freeze())
 }
@@ -101,20 +95,15 @@ fn weight_gradient(
     gradient: &Tensor,
     scale: f32,
 ) -> Result<Tensor> {
+    if cx.device().target() == Target::Gpu {
+        return cuda_backward::weight_gradient(cx, geometry, conv, gradient, scale);
+    }
     let &Geometry { c, o, kernel, .. } = geometry;
     let mut result = cx.allocate([o, c, kernel, kernel], DType::F32)?;
-    let scratch = match cx.device().target() {
-        Target::Cpu => cpu_backward::weight_scratch(geometry, conv),
-        Target::Gpu => 0,
-    };
-    let mut scratch = cx.allocate([scratch], DType::F32)?;
-    match cx.device() {
-        Device::Cpu(_) => {
-            let out = (scratch.host_mut()?, result.host_mut()?);
-            cpu_backward::weight_gradient(geometry, conv, gradient, scale, out)?;
-        }
-        Device::Gpu(_) => return Err(no_gpu_kernel("conv2d weight gradient")),
-        Device::Plan(_) => {}
+    let mut scratch = cx.allocate([cpu_backward::weight_scratch(geometry, conv)], DType::F32)?;
+    if !cx.device().is_plan() {
+        let out = (scratch.host_mut()?, result.host_mut()?);
+        cpu_backward::weight_gradient(geometry, conv, gradient, scale, out)?;
     }
     Ok(result.freeze())
 }

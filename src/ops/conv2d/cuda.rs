@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::plan::{BLOCK_CHANNELS, Problem, View, WEIGHT_ROWS};
+use super::plan::{BLOCK_CHANNELS, Plan, Problem, View, WEIGHT_ROWS};
 use super::{Conv2d, ConvWeight, Geometry};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -13,12 +13,12 @@ use crate::tensor::{DType, Tensor, TensorMut};
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct ConvParams {
-    out: u64,
-    weight: u64,
+pub struct ConvParams {
+    pub out: u64,
+    pub weight: u64,
     coefficients: u64,
-    partial: u64,
-    counters: u64,
+    pub partial: u64,
+    pub counters: u64,
     images: i32,
     h: i32,
     w: i32,
@@ -43,7 +43,7 @@ struct ConvParams {
     slope: f32,
     filler: u32,
     segments: SegmentsParams,
-    epilogue: EpilogueParams,
+    pub epilogue: EpilogueParams,
 }
 const _: () = assert!(size_of::<ConvParams>() == 368);
 
@@ -59,6 +59,49 @@ impl Input<'_> {
         let parts = self.segments.parts();
         let plain = |c: usize, plus: Option<&Tensor>| plus.is_none() && c.is_multiple_of(8);
         self.prologue.is_some() || !parts.iter().all(|part| plain(part.tensor.shape().last(), part.plus))
+    }
+}
+
+impl ConvParams {
+    /// All but where the result, the weights and split sums lie, and the epilogue.
+    pub fn new(problem: &Problem, plan: &Plan, input: &Input) -> Result<Self> {
+        let (coefficients, activation) = match input.prologue {
+            Some(affine) => (affine.coefficients.address()?, affine.activation),
+            None => (0, Activation::None),
+        };
+        let (activation, slope) = activation_code(activation);
+        Ok(ConvParams {
+            out: 0,
+            weight: 0,
+            coefficients,
+            partial: 0,
+            counters: 0,
+            images: problem.images as i32,
+            h: problem.h as i32,
+            w: problem.w as i32,
+            out_h: problem.out_h as i32,
+            out_w: problem.out_w as i32,
+            outputs: problem.outputs as i32,
+            blocks: problem.blocks() as i32,
+            split_blocks: plan.split_blocks as i32,
+            kernel: problem.kernel as i32,
+            stride: problem.stride as i32,
+            pad: problem.pad as i32,
+            shift: i32::from(problem.view != View::Stored),
+            spread: i32::from(problem.view == View::Spread),
+            tile_w: plan.rectangle.w.ilog2() as i32,
+            tile_h: plan.rectangle.h.ilog2() as i32,
+            tiles: plan.tiles.map(|count| count as i32),
+            patch_w: plan.patch_w as i32,
+            patch_h: plan.patch_h as i32,
+            patch_pixels: plan.patch_pixels as i32,
+            odd: plan.patch_w.div_ceil(2) as i32,
+            activation,
+            slope,
+            filler: 0,
+            segments: SegmentsParams::new(input.segments)?.aligned_with(coefficients),
+            epilogue: EpilogueParams::new(&Epilogue::default(), 0, problem.outputs, 1, problem.dtype)?,
+        })
     }
 }
 
@@ -141,51 +184,14 @@ pub fn launch(
         )));
     }
     let plan = problem.plan(gpu.info().multiprocessors)?;
-    let mut segments = SegmentsParams::new(input.segments)?;
-    let mut prologue = (0, Activation::None);
-    if let Some(affine) = input.prologue {
-        prologue = (affine.coefficients.address()?, affine.activation);
-        segments = segments.aligned_with(prologue.0);
+    let mut params = ConvParams::new(problem, &plan, input)?;
+    if plan.splits > 1 {
+        let tiles = plan.tiles[2] * plan.tiles[3];
+        (params.partial, params.counters) = (scratch.address()?, gpu.counters(tiles)?);
     }
-    let tiles = plan.tiles[2] * plan.tiles[3];
-    let (partial, counters) = match plan.splits {
-        1 => (0, 0),
-        _ => (scratch.address()?, gpu.counters(tiles)?),
-    };
-    let (activation, slope) = activation_code(prologue.1);
-    let out = result.address()?;
-    let params = ConvParams {
-        out,
-        weight: weight.address()?,
-        coefficients: prologue.0,
-        partial,
-        counters,
-        images: problem.images as i32,
-        h: problem.h as i32,
-        w: problem.w as i32,
-        out_h: problem.out_h as i32,
-        out_w: problem.out_w as i32,
-        outputs: problem.outputs as i32,
-        blocks: problem.blocks() as i32,
-        split_blocks: plan.split_blocks as i32,
-        kernel: problem.kernel as i32,
-        stride: problem.stride as i32,
-        pad: problem.pad as i32,
-        shift: i32::from(problem.view != View::Stored),
-        spread: i32::from(problem.view == View::Spread),
-        tile_w: plan.rectangle.w.ilog2() as i32,
-        tile_h: plan.rectangle.h.ilog2() as i32,
-        tiles: plan.tiles.map(|count| count as i32),
-        patch_w: plan.patch_w as i32,
-        patch_h: plan.patch_h as i32,
-        patch_pixels: plan.patch_pixels as i32,
-        odd: plan.patch_w.div_ceil(2) as i32,
-        activation,
-        slope,
-        filler: 0,
-        segments,
-        epilogue: EpilogueParams::new(epilogue, out, problem.outputs, rows_per_image.max(1), dtype)?,
-    };
+    (params.out, params.weight) = (result.address()?, weight.address()?);
+    params.epilogue =
+        EpilogueParams::new(epilogue, params.out, problem.outputs, rows_per_image.max(1), dtype)?;
     // SAFETY: the op checked input, weights, epilogue and result against the problem, the plan covers it, and the
     // scratch has room for the sums of every split.
     unsafe { gpu.launch(plan.family(problem).of(dtype)?, plan.grid, &params) }

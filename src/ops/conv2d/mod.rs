@@ -9,11 +9,14 @@ mod bf16;
 pub mod cpu;
 mod cpu_backward;
 mod cuda;
+mod cuda_backward;
 pub mod plan;
+mod plan_backward;
 mod sm90;
 mod weight;
 mod winograd;
 
+use super::calls::{Call, note};
 use super::group_norm::Affine;
 use super::{Activation, Cx, Epilogue, Segments};
 use crate::device::{Device, Target};
@@ -123,6 +126,7 @@ impl Geometry {
 /// Sizes that do not fit, or not enough memory.
 pub fn conv2d(cx: &Cx, conv: &Conv2d, weight: &ConvWeight, epilogue: &Epilogue) -> Result<Tensor> {
     let geometry = Geometry::of(conv, weight)?;
+    note(cx, conv.input.dtype()?, || Call::conv2d(geometry, conv, weight, epilogue));
     let mut inputs = conv.input.tensors();
     inputs.extend(conv.prologue.map(|affine| &affine.coefficients));
     inputs.extend(epilogue.tensors());

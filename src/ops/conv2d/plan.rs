@@ -14,8 +14,8 @@ const THREADS: u32 = 128;
 /// Shared memory of a block that every GPU from sm_80 on has.
 const MOST_SHARED: usize = 99 << 10;
 /// Blocks of a launch that splits its channels, and splits: they bound the scratch, whatever the GPU.
-const MOST_SPLIT_BLOCKS: usize = 512;
-const MOST_SPLITS: usize = 32;
+pub(super) const MOST_SPLIT_BLOCKS: usize = 512;
+pub(super) const MOST_SPLITS: usize = 32;
 
 /// How the convolved image comes from the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub struct Plan {
     pub grid: Grid,
 }
 
-const fn tile(pixels: usize, outputs: usize, stages: usize, warp_outputs: usize) -> Tile {
+pub(super) const fn tile(pixels: usize, outputs: usize, stages: usize, warp_outputs: usize) -> Tile {
     Tile { pixels, outputs, stages, warp_outputs }
 }
 
@@ -138,8 +138,13 @@ impl Problem {
         (table + slots * patch_pixels * BLOCK_CHANNELS * 2 + ring).max(staging)
     }
 
-    /// The plan of one tile with the rectangle that wastes least, before the channels are split.
+    /// The plan of one tile, before the channels are split.
     fn whole(&self, tile: Tile) -> Option<Plan> {
+        self.fit(tile, |patch_pixels| self.shared(tile, patch_pixels))
+    }
+
+    /// The plan of one tile with the rectangle that wastes least, given the shared memory of a patch.
+    pub(super) fn fit(&self, tile: Tile, shared: impl Fn(usize) -> usize) -> Option<Plan> {
         let powers = || (0..).map(|power| 1usize << power).take_while(|&size| size <= tile.pixels);
         let rectangles =
             powers().flat_map(|w| powers().map(move |h| (w, h))).filter(|(w, h)| w * h <= tile.pixels);
@@ -147,7 +152,7 @@ impl Problem {
             let rectangle = Rectangle { w, h, images: tile.pixels / (w * h) };
             let [patch_w, patch_h] = [w, h].map(|size| (size - 1) * self.stride + self.kernel);
             let patch_pixels = (rectangle.images * patch_w * patch_h).next_multiple_of(2);
-            let shared = self.shared(tile, patch_pixels);
+            let shared = shared(patch_pixels);
             let [x, y, images] =
                 [self.out_w.div_ceil(w), self.out_h.div_ceil(h), self.images.div_ceil(rectangle.images)];
             let tiles = [x, y, x * y * images, self.outputs.div_ceil(tile.outputs)];

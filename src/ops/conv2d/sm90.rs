@@ -27,8 +27,8 @@ struct ConvSm90Params {
     end: [u32; MAX_SEGMENTS],
     block: [u32; MAX_SEGMENTS],
     out: u64,
-    kernel: u32,
     pad: u32,
+    box_rows: u32,
     images: u32,
     out_h: u32,
     out_w: u32,
@@ -38,17 +38,19 @@ struct ConvSm90Params {
     across: u32,
     area: u32,
     rows: u32,
-    pad_4: u32,
+    second: u32,
     split: SplitParams,
     epilogue: EpilogueParams,
 }
 const _: () = assert!(size_of::<ConvSm90Params>() == 1344);
 
-/// The pixels of a tile, powers of two, and how many tiles cover the images.
+/// The pixels of a tile, and how many tiles cover the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cover {
     log_w: u32,
     log_h: u32,
+    /// pixels of a copied box: along x and y, images
+    box_size: [u32; 3],
     across: usize,
     /// tiles of an image, or of the images of one tile
     area: usize,
@@ -56,26 +58,31 @@ struct Cover {
 }
 
 impl Cover {
-    /// The rectangle that wastes least; of those, the one whose rows are longest.
+    /// A row of pixels for 1x1, else the two squares that waste less: one below the other, or of two images. Rows above
+    /// and below are copied with them.
     fn of(problem: &Problem) -> Self {
-        const LOG: u32 = TILE_ROWS.ilog2();
-        let all = (0..=LOG).flat_map(|log_w| (0..=LOG - log_w).map(move |log_h| (log_w, log_h)));
-        let covers = all.map(|(log_w, log_h)| {
+        let cover = |log_w: u32, log_h: u32, images: u32| {
             let across = problem.out_w.div_ceil(1 << log_w);
             let area = across * problem.out_h.div_ceil(1 << log_h);
-            let rows = area * problem.images.div_ceil(TILE_ROWS >> (log_w + log_h));
-            Cover { log_w, log_h, across, area, rows }
-        });
-        let whole = Cover { log_w: LOG, log_h: 0, across: 0, area: 0, rows: usize::MAX };
-        covers.min_by_key(|cover| (cover.rows, LOG - cover.log_w)).unwrap_or(whole)
+            let rows = area * problem.images.div_ceil(images as usize);
+            let box_size = [1 << log_w, (1 << log_h) + problem.kernel as u32 - 1, images];
+            Cover { log_w, log_h, box_size, across, area, rows }
+        };
+        if problem.kernel == 1 {
+            return cover(TILE_ROWS.ilog2(), 0, 1);
+        }
+        let (below, beside) = (cover(3, 4, 1), cover(3, 3, 2));
+        if beside.rows < below.rows { beside } else { below }
     }
 
-    fn images(&self) -> usize {
-        TILE_ROWS >> (self.log_w + self.log_h)
+    /// Of a box: groups of eight pixels, and the first one of the second half of the tile.
+    fn groups(&self) -> [u32; 2] {
+        let [w, h, images] = self.box_size;
+        [w * h * images / 8, if images == 1 { 8 } else { w * h / 8 }]
     }
 }
 
-/// Steps of 64 channels along the parts.
+/// Blocks of 64 channels of the parts.
 fn chunks(channels: &[usize]) -> usize {
     channels.iter().map(|c| c.div_ceil(STEP)).sum()
 }
@@ -85,7 +92,8 @@ fn work(problem: &Problem, channels: &[usize]) -> Work {
         row_tiles: Cover::of(problem).rows,
         columns: problem.outputs,
         per_column: 1,
-        steps: chunks(channels) * problem.kernel * problem.kernel,
+        steps: chunks(channels) * problem.kernel,
+        taps: problem.kernel,
     }
 }
 
@@ -93,11 +101,14 @@ fn channels_of(parts: &[Tensor]) -> Vec<usize> {
     parts.iter().map(|part| part.shape().last()).collect()
 }
 
-fn family(width: usize) -> &'static Family {
-    match width {
-        128 => &kernels::CONV_128X128_SM90,
-        160 => &kernels::CONV_128X160_SM90,
-        _ => &kernels::CONV_128X256_SM90,
+fn family(width: usize, kernel: usize) -> &'static Family {
+    match (width, kernel) {
+        (128, 1) => &kernels::CONV_1X1_128_SM90,
+        (160, 1) => &kernels::CONV_1X1_160_SM90,
+        (_, 1) => &kernels::CONV_1X1_256_SM90,
+        (128, _) => &kernels::CONV_3X3_128_SM90,
+        (160, _) => &kernels::CONV_3X3_160_SM90,
+        (_, _) => &kernels::CONV_3X3_256_SM90,
     }
 }
 
@@ -112,6 +123,7 @@ fn computes(problem: &Problem, channels: &[usize]) -> bool {
     });
     problem.dtype != DType::F32
         && problem.stride == 1
+        && (problem.kernel == 3 || (problem.images, problem.h, problem.out_h) == (1, 1, 1))
         && problem.view == View::Stored
         && problem.outputs >= LEAST_OUTPUTS
         && channels.len() <= MAX_SEGMENTS
@@ -182,7 +194,8 @@ impl Stored {
         let channels = channels_of(parts);
         let (work, cover) = (work(problem, &channels), Cover::of(problem));
         let choice = work.choose(&WIDTHS, gpu.info().multiprocessors)?;
-        let size = [STEP as u32, 1 << cover.log_w, 1 << cover.log_h, cover.images() as u32];
+        let ([x, y, z], [box_rows, second]) = (cover.box_size, cover.groups());
+        let size = [STEP as u32, x, y, z];
         let mut maps = Vec::with_capacity(MAX_SEGMENTS);
         let (mut end, mut block) = ([0; MAX_SEGMENTS], [0; MAX_SEGMENTS]);
         for (i, (part, &c)) in parts.iter().zip(&channels).enumerate() {
@@ -214,8 +227,8 @@ impl Stored {
             end,
             block,
             out,
-            kernel: kernel as u32,
             pad: problem.pad as u32,
+            box_rows,
             images: images as u32,
             out_h: problem.out_h as u32,
             out_w: problem.out_w as u32,
@@ -225,13 +238,13 @@ impl Stored {
             across: cover.across as u32,
             area: cover.area as u32,
             rows: cover.rows as u32,
-            pad_4: 0,
+            second,
             split: choice.params(work.steps, partial),
             epilogue: EpilogueParams::new(epilogue, out, outputs, rows_per_image.max(1), dtype)?,
         };
         // SAFETY: the op checked input, weights, epilogue and result against the problem, the cover and the choice
         // cover it, and the scratch has room for the sums of every part.
-        unsafe { gpu.launch(family(choice.width).of(dtype)?, choice.grid, &params) }?;
+        unsafe { gpu.launch(family(choice.width, kernel).of(dtype)?, choice.grid, &params) }?;
         match choice.join {
             // SAFETY: as above; what the first launch left is read in the same tiles.
             Some(grid) => unsafe { gpu.launch(kernels::CONV_JOIN_SM90.of(dtype)?, grid, &params) },
@@ -269,9 +282,12 @@ mod tests {
             let cover = Cover::of(&problem(images, side, 320, 320));
             assert_eq!(cover.rows * TILE_ROWS, images * side * side, "{cover:?}");
         }
-        // 8 x 4 pixels of four images.
-        let cover = Cover::of(&problem(3, 5, 320, 320));
-        assert_eq!((cover.rows, cover.log_w, cover.log_h, cover.images()), (2, 3, 2, 4), "{cover:?}");
+        let of_two = Cover::of(&problem(3, 5, 320, 320));
+        assert_eq!((of_two.rows, of_two.box_size, of_two.groups()), (2, [8, 10, 2], [20, 10]));
+        let of_one = Cover::of(&problem(1, 16, 320, 320));
+        assert_eq!((of_one.rows, of_one.box_size, of_one.groups()), (2, [8, 18, 1], [18, 8]));
+        let row = Cover::of(&Problem { kernel: 1, out_h: 1, out_w: 300, ..problem(1, 1, 320, 320) });
+        assert_eq!((row.rows, row.box_size, row.groups()), (3, [128, 1, 1], [16, 8]));
     }
 
     #[test]
@@ -291,7 +307,7 @@ mod tests {
         let problem = problem(2, 8, 1280, 1280);
         let choice = work(&problem, &[1280]).choose(&WIDTHS, 132).unwrap();
         assert!(choice.tiles * choice.splits > 110, "{choice:?}");
-        assert_eq!(work(&problem, &[640, 640]).steps, 180);
+        assert_eq!(work(&problem, &[640, 640]).steps, 60);
         assert!(
             work(&problem, &[640, 640]).scratch() >= choice.tiles * choice.splits * TILE_ROWS * choice.width
         );

@@ -1,10 +1,9 @@
 //! A convolution's weights in the layout its device computes with.
 
-use super::{bf16, cuda, plan, winograd};
+use super::{bf16, cuda, cuda_backward, plan, winograd};
 use crate::device::{Device, Purpose, Target};
 use crate::error::{Error, Result};
 use crate::ops::Cx;
-use crate::ops::gpu::no_gpu_kernel;
 use crate::tensor::{DType, NodeId, Tensor, TensorMut};
 
 /// Outputs up to here are computed tap by tap and gathered; see `cpu.rs`.
@@ -119,7 +118,10 @@ impl ConvWeight {
                 pack_on_host(master.host()?, sizes, self.algorithm, self.packed.host_mut()?);
                 Ok(())
             }
-            Device::Gpu(_) => Err(no_gpu_kernel("conv2d weight refresh")),
+            Device::Gpu(gpu) => {
+                let sizes = [self.outputs, self.inputs, self.kernel];
+                cuda_backward::repack(gpu, master, &mut self.packed, sizes)
+            }
             Device::Plan(_) => Ok(()),
         }
     }

@@ -1,9 +1,11 @@
-//! The pointwise arithmetic of sampling: guidance, the DDPM step, the autoencoder's posterior.
+//! The pointwise arithmetic of sampling and training: guidance, the DDPM step, the autoencoder's posterior, sums
+//! with factors for each image, pixels from what the decoder gives.
 
 mod cuda;
 
-use super::Cx;
-use super::elementwise::combine;
+use super::calls::{Call, note};
+use super::elementwise::{combine, pointwise, stack};
+use super::{Accumulate, Activation, Cx};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::host::math::exp;
@@ -66,6 +68,7 @@ pub fn ddpm_step(
             noise.shape()
         )));
     }
+    note(cx, eps.dtype(), || Call::DdpmStep { count: x.shape().count() });
     let mut result = cx.allocate(x.shape(), DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -88,6 +91,7 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
     if noise.is_some_and(|noise| *noise.shape() != [n, h, w, c]) {
         return Err(Error::internal(format!("noise does not fit moments {}", moments.shape())));
     }
+    note(cx, moments.dtype(), || Call::Posterior { image: [n, h, w, c] });
     let mut result = cx.allocate([n, h, w, c], DType::F32)?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -109,4 +113,44 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
     let mut inputs = vec![moments];
     inputs.extend(noise);
     cx.constant("posterior", &inputs, result.freeze())
+}
+
+/// `sum of factor_i[n] * tensor_i[n]` for each image n, the tensors of one shape [N, ...]: noise added to latents of
+/// several timesteps, and the clean latents that predicted noise implies.
+pub fn combine_images(cx: &Cx, terms: &[(&[f32], &Tensor)]) -> Result<Tensor> {
+    let images = terms.first().ok_or_else(|| Error::internal("a sum of nothing"))?.1.shape()[0];
+    if terms.iter().any(|(factors, tensor)| factors.len() != images || tensor.shape()[0] != images) {
+        return Err(Error::internal(format!("factors that do not fit {images} images")));
+    }
+    let row = |n: usize| -> Result<Tensor> {
+        let pieces: Vec<(f32, Tensor)> = terms
+            .iter()
+            .map(|(factors, tensor)| Ok((factors[n], tensor.detached().narrow(n, 1)?)))
+            .collect::<Result<_>>()?;
+        combine(cx, &pieces.iter().map(|(factor, piece)| (*factor, piece)).collect::<Vec<_>>(), 0.0)
+    };
+    let rows = (0..images).map(row).collect::<Result<Vec<_>>>()?;
+    let result = stack(cx, &rows.iter().collect::<Vec<_>>())?;
+    let inputs: Vec<&Tensor> = terms.iter().map(|(_, tensor)| *tensor).collect();
+    if !cx.tracks(&inputs) {
+        return Ok(result);
+    }
+    let terms: Vec<(Vec<f32>, Tensor)> =
+        terms.iter().map(|&(factors, tensor)| (factors.to_vec(), tensor.clone())).collect();
+    Ok(cx.record(&inputs, result, move |cx, gradient, gradients| {
+        for (factors, tensor) in &terms {
+            if gradients.wants(tensor) {
+                gradients.add(cx, tensor, combine_images(cx, &[(factors, gradient)])?)?;
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// An image about [-1, 1] as one in [0, 1], what lies outside clamped: relu(v) - relu(v - 1) of v = x / 2 + 1/2.
+pub fn to_unit(cx: &Cx, image: &Tensor) -> Result<Tensor> {
+    let above = |offset: f32| -> Result<Tensor> {
+        pointwise(cx, &combine(cx, &[(0.5, image)], offset)?, Activation::Relu)
+    };
+    combine(cx, &[(1.0, &above(0.5)?), (-1.0, &above(-0.5)?)], 0.0)
 }

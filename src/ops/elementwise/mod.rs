@@ -6,6 +6,7 @@ mod cuda;
 mod cuda_backward;
 pub mod plan;
 
+use super::calls::{Call, note, parts};
 use super::host::element::with_element;
 use super::{Accumulate, Activation, Cx, Segments};
 use crate::device::Device;
@@ -20,6 +21,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
     if let Some((_, other)) = terms.iter().find(|(_, tensor)| tensor.shape() != shape) {
         return Err(Error::internal(format!("{} is added to {shape}", other.shape())));
     }
+    note(cx, terms[0].1.dtype(), || Call::Combine { count: shape.count(), terms: terms.len() });
     let mut result = cx.allocate(shape, terms[0].1.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -49,6 +51,7 @@ pub fn combine(cx: &Cx, terms: &[(f32, &Tensor)], constant: f32) -> Result<Tenso
 
 /// `activation(x)`, any shape.
 pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    note(cx, x.dtype(), || Call::Pointwise { count: x.shape().count() });
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -68,7 +71,8 @@ pub fn pointwise(cx: &Cx, x: &Tensor, activation: Activation) -> Result<Tensor> 
 
 /// Writes a virtual concatenation out: [N, H, W, C].
 pub fn concat(cx: &Cx, segments: &Segments) -> Result<Tensor> {
-    let shape @ [.., c] = segments.nhwc()?;
+    let shape @ [n, h, w, c] = segments.nhwc()?;
+    note(cx, segments.dtype()?, || Call::Concat { image: [n, h, w], parts: parts(segments) });
     let mut result = cx.allocate(shape, segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -92,6 +96,7 @@ pub fn cast(cx: &Cx, x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
+    note(cx, x.dtype(), || Call::Cast { count: x.shape().count(), to: dtype });
     let mut result = cx.allocate(x.shape(), dtype)?;
     match cx.device() {
         Device::Cpu(_) => cpu::cast(x, &mut result)?,

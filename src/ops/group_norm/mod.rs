@@ -11,6 +11,7 @@ pub(super) mod cuda;
 mod cuda_backward;
 pub mod plan;
 
+use super::calls::{Call, note, parts};
 use super::host::element::with_element;
 use super::{Activation, Cx, Segments};
 use crate::device::{Device, Target};
@@ -58,6 +59,12 @@ pub fn group_norm(
     {
         return Err(Error::internal(format!("AdaLN {} is not [{n}, {}]", adaln.shape(), 2 * c)));
     }
+    note(cx, segments.dtype()?, || Call::GroupNorm {
+        image: [n, h, w],
+        parts: parts(segments),
+        groups: norm.groups,
+        adaln: adaln.is_some(),
+    });
     let mut inputs = segments.tensors();
     inputs.extend([norm.gamma, norm.beta]);
     inputs.extend(adaln);
@@ -106,6 +113,7 @@ pub fn group_norm(
 /// Writes `affine(segments)` out: [N, H, W, C]. For consumers that cannot apply it while loading.
 pub fn normalise(cx: &Cx, segments: &Segments, affine: &Affine) -> Result<Tensor> {
     let [n, h, w, c] = segments.nhwc()?;
+    note(cx, segments.dtype()?, || Call::Normalise { image: [n, h, w], channels: c });
     let mut result = cx.allocate([n, h, w, c], segments.dtype()?)?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {

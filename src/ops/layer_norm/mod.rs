@@ -6,6 +6,7 @@ mod cuda;
 mod cuda_backward;
 pub mod plan;
 
+use super::calls::{Call, note};
 use super::host::element::with_element;
 use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
@@ -18,6 +19,7 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
     if *gamma.shape() != [c] || *beta.shape() != [c] {
         return Err(Error::internal(format!("layer norm of {} over {}", gamma.shape(), x.shape())));
     }
+    note(cx, x.dtype(), || Call::LayerNorm { rows: x.shape().rows(), width: c });
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => with_element!(x.dtype(), T => {

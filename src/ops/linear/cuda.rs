@@ -3,12 +3,13 @@
 use bytemuck::NoUninit;
 
 use super::LinearWeight;
-use super::plan::Product;
+use super::plan::{Engine, Product};
 use super::sm90;
 use crate::device::Gpu;
+use crate::device::gpu::LibraryProduct;
 use crate::error::{Error, Result};
-use crate::ops::Epilogue;
 use crate::ops::gpu::{EpilogueParams, aligned};
+use crate::ops::{Activation, Epilogue};
 use crate::tensor::{Tensor, TensorMut};
 
 #[repr(C)]
@@ -43,6 +44,11 @@ pub fn linear(
     let Product { m, n, k, .. } = product;
     let images = x.shape()[0].max(1);
     let columns = result.shape().last();
+    let plain =
+        epilogue.tensors().is_empty() && epilogue.activation == Activation::None && epilogue.scale == 1.0;
+    if gpu.has_library() && product.engine(plain, specialised.is_some()) == Engine::Library {
+        return library(gpu, x, weight, result);
+    }
     let epilogue = EpilogueParams::new(epilogue, result.address()?, columns, (m / images).max(1), dtype)?;
     if let Some(scratch) = specialised {
         return sm90::linear(gpu, &product, [x, &weight.packed], epilogue, scratch, result);
@@ -61,4 +67,13 @@ pub fn linear(
     };
     // SAFETY: the op checked every shape against the result, and all are of the kernel's element type.
     unsafe { gpu.launch(plan.family(gated).of(dtype)?, plan.grid, &params) }
+}
+
+/// `x . weight^T` by the vendor's library.
+pub fn library(gpu: &Gpu, x: &Tensor, weight: &LinearWeight, result: &mut TensorMut) -> Result<()> {
+    let Product { m, n, k, dtype, .. } = Product::of(x, weight, false);
+    let (a, b, out) = (x.address()?, weight.packed.address()?, result.address()?);
+    let product = LibraryProduct { dtype, m, n, k, a, b, out };
+    // SAFETY: x [m, k], weights [n, k] and the result [m, n] are of one type, and the result is fresh memory.
+    unsafe { gpu.library_product(&product) }
 }

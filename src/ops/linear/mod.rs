@@ -9,6 +9,7 @@ pub mod plan;
 mod plan_backward;
 mod sm90;
 
+use super::calls::{Call, Extras, note};
 use super::weights::overwrite;
 use super::{Accumulate, Activation, Cx, Epilogue};
 use crate::device::{Device, Purpose, Target};
@@ -110,6 +111,11 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     check(x, weight)?;
     let mut inputs = vec![x, &weight.packed];
     inputs.extend(epilogue.tensors());
+    note(cx, x.dtype(), || {
+        let images = x.shape()[0].max(1);
+        let (rows, inputs, outputs) = (x.shape().rows() / images, weight.inputs, weight.outputs);
+        Call::Linear { images, rows, inputs, outputs, extras: Extras::of(epilogue) }
+    });
     let tracked = cx.tracks(&inputs);
     if tracked && epilogue.activation != Activation::None {
         return epilogue.finish_sums(cx, &linear(cx, x, weight, &epilogue.linear_part())?);
@@ -140,12 +146,30 @@ pub fn linear(cx: &Cx, x: &Tensor, weight: &LinearWeight, epilogue: &Epilogue) -
     }))
 }
 
+/// `x . weight^T` by the vendor's library, whatever the plan says: what benches hold ours against.
+///
+/// # Errors
+/// The device has no such library.
+pub fn library_linear(cx: &Cx, x: &Tensor, weight: &LinearWeight) -> Result<Tensor> {
+    check(x, weight)?;
+    let mut result = cx.allocate(x.shape().with_last(weight.outputs), x.dtype())?;
+    match cx.device() {
+        Device::Gpu(gpu) if gpu.has_library() && weight.packed.dtype() == x.dtype() => {
+            cuda::library(gpu, x, weight, &mut result)?;
+        }
+        other => return Err(Error::device(format!("{} has no cuBLASLt", other.describe()))),
+    }
+    cx.constant("library_linear", &[x, &weight.packed], result.freeze())
+}
+
 /// `value * gelu(gate)` with [value | gate] = x . weight^T + bias: x [..., K], weight [2H, K] -> [..., H].
 pub fn linear_geglu(cx: &Cx, x: &Tensor, weight: &LinearWeight, bias: &Tensor) -> Result<Tensor> {
     check(x, weight)?;
     if !weight.outputs.is_multiple_of(2) || *bias.shape() != [weight.outputs] {
         return Err(Error::internal(format!("a gated GELU of {} outputs", weight.outputs)));
     }
+    let (rows, inputs, outputs) = (x.shape().rows(), weight.inputs, weight.outputs);
+    note(cx, x.dtype(), || Call::Geglu { rows, inputs, outputs });
     let mut result = cx.allocate(x.shape().with_last(weight.outputs / 2), x.dtype())?;
     let scratch = match (cx.device().target(), x.dtype()) {
         (Target::Cpu, DType::F32) => cpu::geglu_scratch(x.shape().rows(), weight.outputs),

@@ -21,6 +21,19 @@ pub struct Product {
     pub dtype: DType,
 }
 
+/// Who computes a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Our kernels, with what follows the product fused.
+    Own,
+    /// cuBLASLt, for a product that nothing follows.
+    Library,
+}
+
+/// Multiply-adds from which on a plain product of halves goes to the library. No GPU was measured yet: this only keeps
+/// small products, which are all start-up, from it. `tasr bench kernels` prints the times of both for each shape.
+const LIBRARY_LEAST: usize = 1 << 30;
+
 /// What to launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -33,6 +46,16 @@ impl Product {
     /// x [..., k] . weight [n, k]^T.
     pub fn of(x: &Tensor, weight: &LinearWeight, gated: bool) -> Self {
         Product { m: x.shape().rows(), n: weight.outputs, k: weight.inputs, gated, dtype: x.dtype() }
+    }
+
+    /// Who computes it, `plain` when nothing is fused. The kernels of sm_90a (`specialised`) were made to keep up with
+    /// the library there, so they keep their products.
+    pub fn engine(&self, plain: bool, specialised: bool) -> Engine {
+        let large = self.m.saturating_mul(self.n).saturating_mul(self.k) >= LIBRARY_LEAST;
+        match plain && large && !self.gated && !specialised && self.dtype != DType::F32 {
+            true => Engine::Library,
+            false => Engine::Own,
+        }
     }
 
     /// Large tiles reuse what they load more often; small ones give every multiprocessor work.
@@ -85,6 +108,21 @@ mod tests {
         assert_eq!((plan(512, 1280).tile, plan(512, 1280).grid.blocks[0]), (64, 8 * 20));
         assert_eq!(plan(1, 1).grid, Grid::linear(1, 128).shared(32768));
         assert_eq!(plan(8192, 320).grid.shared_bytes, 65536);
+    }
+
+    #[test]
+    fn only_large_plain_products_of_halves_go_to_the_library() {
+        let large = Product { k: 1280, ..product(8192, 1280, DType::F16) };
+        assert_eq!(large.engine(true, false), Engine::Library);
+        for (product, plain, specialised) in [
+            (large, false, false),
+            (large, true, true),
+            (Product { gated: true, ..large }, true, false),
+            (Product { dtype: DType::F32, ..large }, true, false),
+            (product(2, 1280, DType::F16), true, false),
+        ] {
+            assert_eq!(product.engine(plain, specialised), Engine::Own, "{product:?}");
+        }
     }
 
     #[test]

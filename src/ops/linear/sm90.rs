@@ -36,6 +36,7 @@ impl Product {
             columns: self.n / per_column,
             per_column,
             steps: self.k.div_ceil(STEP),
+            taps: 1,
         }
     }
 

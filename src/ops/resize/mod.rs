@@ -7,6 +7,7 @@
 mod cpu;
 mod cuda;
 
+use super::calls::{Call, note};
 use super::{Accumulate, Cx};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -14,13 +15,14 @@ use crate::tensor::{DType, Tensor};
 
 /// [N, H, W, C] -> [N, h, w, C]; the identity when the size is the same.
 pub fn resize_bicubic(cx: &Cx, image: &Tensor, h: usize, w: usize) -> Result<Tensor> {
-    let [_, own_h, own_w, _] = image.nhwc()?;
+    let [n, own_h, own_w, c] = image.nhwc()?;
     if (own_h, own_w) == (h, w) {
         return Ok(image.clone());
     }
     if h == 0 || w == 0 || own_h == 0 || own_w == 0 {
         return Err(Error::internal(format!("{} is resized to {h} x {w}", image.shape())));
     }
+    note(cx, DType::F32, || Call::Resize { image: [n, own_h, own_w, c], to: [h, w] });
     let axes = [bicubic_taps(own_h, h), bicubic_taps(own_w, w)];
     let result = resample(cx, image, &axes)?;
     if !cx.tracks(&[image]) {

@@ -8,6 +8,7 @@ mod cuda;
 
 use super::Cx;
 use super::Segments;
+use super::calls::{Call, note};
 use super::elementwise::combine;
 use super::group_norm;
 use crate::device::{Device, Target};
@@ -19,6 +20,7 @@ pub const LEVELS: u32 = 5;
 
 fn blur(cx: &Cx, image: &Tensor, radius: usize) -> Result<Tensor> {
     let [n, h, w, c] = image.nhwc()?;
+    note(cx, DType::F32, || Call::Blur { image: [n, h, w, c], radius });
     let mut result = cx.allocate(image.shape(), DType::F32)?;
     let scratch = match cx.device().target() {
         Target::Cpu => image.shape().count(),

@@ -38,6 +38,7 @@ fn describe(ordinal: i32, version: i32) -> Result<GpuInfo> {
     let attribute = |which| unsafe { result::device::get_attribute(device, which) }.map_err(no_device);
     Ok(GpuInfo {
         ordinal: ordinal as usize,
+        device: format!("cuda:{ordinal}"),
         name: result::device::get_name(device).map_err(no_device)?,
         capability: (attribute(MAJOR)?, attribute(MINOR)?),
         // SAFETY: as above.

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs through the CUDA driver, which is loaded at run time: the program starts without one.
 
 mod code;
+mod cublaslt;
 mod event;
 mod list;
 mod maps;
@@ -15,12 +16,14 @@ use cudarc::driver::{result, sys};
 
 use super::driver::{Driver, GpuInfo, Grid};
 use super::kernels::Kernel;
+use super::library::LibraryProduct;
 use super::tensor_map::{TensorMap, Tiling};
 use super::{ArchPath, Gpu};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use code::Code;
 pub use code::kernels_for;
+use cublaslt::Cublaslt;
 use event::Event;
 pub use list::list;
 use recordings::Recordings;
@@ -73,6 +76,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
         code: Code::default(),
         staging: Staging::default(),
         recordings: Recordings::default(),
+        library: Cublaslt::default(),
     };
     cuda.bind()?;
     cuda.stream =
@@ -89,6 +93,7 @@ struct Cuda {
     code: Code,
     staging: Staging,
     recordings: Recordings,
+    library: Cublaslt,
 }
 
 // SAFETY: driver handles may be used from any thread that has made the context current, which every call does.
@@ -205,6 +210,19 @@ impl Driver for Cuda {
         .map_err(|error| error.at(format!("kernel {} {grid:?}", kernel.name())))
     }
 
+    fn has_library(&self) -> bool {
+        cublaslt::is_there()
+    }
+
+    unsafe fn library_product(&self, product: &LibraryProduct) -> Result<()> {
+        self.bind()?;
+        if !cublaslt::is_there() {
+            return Err(Error::device("cuBLASLt is not installed").at("--device cuda"));
+        }
+        // SAFETY: the stream is ours, the rest is the caller's promise.
+        unsafe { self.library.multiply(product, self.stream, |bytes| self.allocate(bytes)) }
+    }
+
     fn begin_capture(&self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream is ours.
@@ -250,6 +268,8 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         if self.bind().is_ok() {
             self.recordings.clear();
+            // SAFETY: the workspace came from `allocate`; all work is done when it is freed.
+            self.library.clear(|workspace| unsafe { self.free(workspace) });
             self.staging.clear();
             self.code.unload();
             if !self.stream.is_null() {

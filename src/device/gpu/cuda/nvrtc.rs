@@ -23,20 +23,29 @@ pub fn cubin(name: &str, source: &str, architecture: &str) -> Result<Vec<u8>> {
     if !unsafe { sys::is_culib_present() } {
         return Err(problem("is not installed"));
     }
-    let version = version()?;
+    let key = file_name(name, source, architecture, version()?);
+    cached(cache_folder().map(|folder| folder.join(key)), || compile(source, architecture))
+}
+
+/// What a cubin is kept as: another source, architecture, compiler or program has another name.
+fn file_name(name: &str, source: &str, architecture: &str, version: (i32, i32)) -> String {
     let mut hasher = DefaultHasher::new();
     (source, architecture, version, OPTIONS, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    let kept = cache_folder().map(|folder| {
-        folder.join(format!("{}-{architecture}-{:016x}.cubin", name.replace('/', "-"), hasher.finish()))
-    });
-    if let Some(bytes) =
-        kept.as_deref().and_then(|path| std::fs::read(path).ok()).filter(|b| b.starts_with(b"\x7fELF"))
+    format!("{}-{architecture}-{:016x}.cubin", name.replace('/', "-"), hasher.finish())
+}
+
+/// The cubin kept at `path`, or else the one that `compile` makes, kept from now on.
+fn cached(path: Option<PathBuf>, compile: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    if let Some(bytes) = path
+        .as_deref()
+        .and_then(|path| std::fs::read(path).ok())
+        .filter(|bytes| bytes.starts_with(b"\x7fELF"))
     {
         return Ok(bytes);
     }
-    let bytes = compile(source, architecture)?;
+    let bytes = compile()?;
     // A cache that cannot be written costs time at the next start and nothing else.
-    if let Some(path) = kept {
+    if let Some(path) = path {
         let _ = keep(&path, &bytes);
     }
     Ok(bytes)
@@ -102,6 +111,39 @@ impl Drop for Program {
 #[cfg(test)]
 mod tests {
     use super::super::super::kernels::MODULES;
+    use super::{Error, cached, file_name};
+
+    #[test]
+    fn what_is_compiled_is_kept_and_damage_is_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er").join(file_name("gemm/gemm", "source", "sm_86", (13, 0)));
+        let fails = || Err(Error::internal("compiled again"));
+        let cubin = b"\x7fELF and more".to_vec();
+        assert!(cached(Some(path.clone()), fails).is_err());
+        assert_eq!(cached(Some(path.clone()), || Ok(cubin.clone())), Ok(cubin.clone()));
+        assert_eq!(cached(Some(path.clone()), fails), Ok(cubin.clone()));
+        std::fs::write(&path, "half a file").unwrap();
+        assert!(cached(Some(path.clone()), fails).is_err());
+        assert_eq!(cached(Some(path.clone()), || Ok(cubin.clone())), Ok(cubin.clone()));
+        assert_eq!(std::fs::read(&path).unwrap(), cubin);
+        // Without a folder, or in one that cannot be made, it is compiled each time.
+        assert_eq!(cached(None, || Ok(cubin.clone())), Ok(cubin.clone()));
+        assert_eq!(cached(Some(path.join("below a file")), || Ok(cubin.clone())), Ok(cubin));
+    }
+
+    #[test]
+    fn whatever_changes_the_code_changes_its_name_in_the_cache() {
+        let names = [
+            file_name("a/b", "source", "sm_86", (13, 0)),
+            file_name("a/b", "Source", "sm_86", (13, 0)),
+            file_name("a/b", "source", "sm_89", (13, 0)),
+            file_name("a/b", "source", "sm_86", (13, 1)),
+            file_name("a/c", "source", "sm_86", (13, 0)),
+        ];
+        let distinct: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+        assert!(names.iter().all(|name| !name.contains('/') && name.ends_with(".cubin")));
+    }
 
     #[test]
     fn every_source_compiles_without_a_header() {

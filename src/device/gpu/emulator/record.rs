@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::driver::Grid;
 use super::super::kernels::Kernel;
+use super::super::library::LibraryProduct;
 use crate::error::{Error, Result};
 
 /// One call. Spans are part of it, so that at a replay too memory counts as unwritten until a kernel has written it.
@@ -14,6 +15,7 @@ pub enum Work {
     Launch { kernel: Kernel, grid: Grid, params: Vec<u8> },
     Copy { to: u64, from: u64, bytes: usize },
     Clear { address: u64, bytes: usize },
+    Product(LibraryProduct),
     Taken { address: u64, bytes: usize },
     Freed { address: u64, bytes: usize },
 }

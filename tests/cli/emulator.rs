@@ -1,0 +1,67 @@
+//! `--device emulator`: the same picture as on the CPU.
+
+use std::path::Path;
+use std::process::Command;
+
+use tasr::models::config::{RrdbConfig, SystemConfig};
+use tasr::models::{DenoiserConfig, VaeConfig, Variant};
+use tasr::pipeline::progress::Silent;
+use tasr::pipeline::synthetic_files::SyntheticFiles;
+use tasr::weights::Dtype;
+
+use crate::pictures::{self, parameters, rgb};
+use crate::program::Folder;
+
+/// Smaller than `tiny`: the narrowest networks that their norms and heads allow.
+fn narrow() -> SystemConfig {
+    let tiny = SystemConfig::preset("tiny").expect("preset");
+    SystemConfig {
+        denoiser: DenoiserConfig { widths: vec![64; 4], blocks: 1, ..tiny.denoiser },
+        vae: VaeConfig { widths: vec![32; 4], blocks: 1, ..tiny.vae },
+        rrdb: RrdbConfig { blocks: 1, ..tiny.rrdb },
+        ..tiny
+    }
+}
+
+/// Runs the program; what it said.
+fn upscale(folder: &Folder, output: &Path, device: &str, dtype: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tasr"));
+    // The build without the checks, which the kernels have passed in tests of their own.
+    command.env("TASR_EMULATOR_CHECK", "0");
+    command.args(["upscale", &folder.text("small.png"), "-o"]).arg(output);
+    command.args(["--models", &folder.text("models"), "--steps", "3", "--prompt", "a house", "--json"]);
+    let done = command.args(["--device", device, "--dtype", dtype]).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{device} {dtype}: {said}");
+    said
+}
+
+/// Peak signal to noise ratio of two pictures of bytes, in dB.
+fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    -10.0 * (squares / a.len() as f64 / 255f64.powi(2)).log10()
+}
+
+#[test]
+fn a_photo_comes_out_as_on_the_cpu() {
+    let folder = Folder::new();
+    let files = SyntheticFiles::of("narrow", narrow(), Some(Variant::Official));
+    files.write(&folder.path("models"), Dtype::F32, true, &Silent).expect("weights");
+    pictures::write(&folder.path("small.png"), "rgb", 3);
+    let said = upscale(&folder, &folder.path("cpu.png"), "cpu", "auto");
+    assert!(said.contains("computing on the CPU") && said.contains("in f32"), "{said}");
+    let wanted = rgb(&folder.path("cpu.png"));
+    // Bytes are cut, not rounded: even a difference in the last bit of f32 moves one in thousands by 1.
+    for (dtype, kind, least) in [("f32", "f32", 65.0), ("auto", "f16", 45.0)] {
+        let output = folder.path(&format!("{dtype}.png"));
+        let said = upscale(&folder, &output, "emulator", dtype);
+        assert!(said.contains("computing on kernel emulator (emulator)"), "{said}");
+        assert!(said.contains(&format!("in {kind}")) && said.contains("weights"), "{said}");
+        let ratio = psnr(&rgb(&output), &wanted);
+        println!("{kind}: {ratio:.1} dB");
+        assert!(ratio >= least, "{kind}: {ratio:.1} dB, expected {least}");
+        let told = parameters(&output);
+        assert_eq!((&told["device"], &told["dtype"]), (&"emulator".into(), &kind.into()));
+    }
+}
