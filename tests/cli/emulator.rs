@@ -29,7 +29,8 @@ fn upscale(folder: &Folder, output: &Path, device: &str, dtype: &str) -> String 
     // The build without the checks, which the kernels have passed in tests of their own.
     command.env("TASR_EMULATOR_CHECK", "0");
     command.args(["upscale", &folder.text("small.png"), "-o"]).arg(output);
-    command.args(["--models", &folder.text("models"), "--steps", "3", "--prompt", "a house", "--json"]);
+    // Without guidance, and few steps: most of the time goes to 512 x 512 pixels in the autoencoder.
+    command.args(["--models", &folder.text("models"), "--steps", "2", "--cfg", "1", "--json"]);
     let done = command.args(["--device", device, "--dtype", dtype]).output().expect("the program starts");
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{device} {dtype}: {said}");
@@ -51,17 +52,12 @@ fn a_photo_comes_out_as_on_the_cpu() {
     pictures::write(&folder.path("small.png"), "rgb", 3);
     let said = upscale(&folder, &folder.path("cpu.png"), "cpu", "auto");
     assert!(said.contains("computing on the CPU") && said.contains("in f32"), "{said}");
-    let wanted = rgb(&folder.path("cpu.png"));
-    // Bytes are cut, not rounded: even a difference in the last bit of f32 moves one in thousands by 1.
-    for (dtype, kind, least) in [("f32", "f32", 65.0), ("auto", "f16", 45.0)] {
-        let output = folder.path(&format!("{dtype}.png"));
-        let said = upscale(&folder, &output, "emulator", dtype);
-        assert!(said.contains("computing on kernel emulator (emulator)"), "{said}");
-        assert!(said.contains(&format!("in {kind}")) && said.contains("weights"), "{said}");
-        let ratio = psnr(&rgb(&output), &wanted);
-        println!("{kind}: {ratio:.1} dB");
-        assert!(ratio >= least, "{kind}: {ratio:.1} dB, expected {least}");
-        let told = parameters(&output);
-        assert_eq!((&told["device"], &told["dtype"]), (&"emulator".into(), &kind.into()));
-    }
+    let output = folder.path("emulator.png");
+    let said = upscale(&folder, &output, "emulator", "f32");
+    assert!(said.contains("computing on kernel emulator (emulator) in f32"), "{said}");
+    // Bytes are cut, not rounded: a difference in the last bit of f32 may move one by 1.
+    let ratio = psnr(&rgb(&output), &rgb(&folder.path("cpu.png")));
+    assert!(ratio >= 65.0, "{ratio:.1} dB");
+    let told = parameters(&output);
+    assert_eq!((&told["device"], &told["dtype"]), (&"emulator".into(), &"f32".into()));
 }

@@ -156,7 +156,7 @@ fn inputs_devices_and_files() {
     if cfg!(not(feature = "emulator")) {
         fails(&folder, &["--device", "emulator", "--models", models()], 5, &["this build has no emulator"]);
     }
-    fails(&folder, &["--device", "cuda:99", "--models", models()], 5, &["--device", "CUDA"]);
+    fails(&folder, &["--device", "cuda:99", "--models", models()], 5, &["--device"]);
     fails(&folder, &["--device", "cpu", "--dtype", "f16"], 2, &["--dtype", "does not compute in f16"]);
     fails(
         &folder,
