@@ -204,7 +204,7 @@ template <typename T>
 __device__ void conv_wgrad_1x1(const WgradParams& w) {
     wgrad_tiles<T, 1>(w);
 }
-KERNEL_HALF(conv_wgrad_1x1, WgradParams, 128, conv_wgrad_1x1)
+KERNEL_HALF_RESIDENT(conv_wgrad_1x1, WgradParams, 128, 4, conv_wgrad_1x1)
 
 template <typename T>
 __device__ void wgrad_plain_3x3(const WgradParams& w) {

@@ -284,12 +284,17 @@ impl Chunk<'_> {
                             pixels.copy(index, pixel);
                             continue;
                         }
-                        T::fill(pixel, buffer, |values| {
-                            pixels.read(index, values);
-                            if let Some(affine) = affine {
-                                affine.apply(piece.image, values);
-                            }
-                        });
+                        T::fill(
+                            pixel,
+                            buffer,
+                            #[inline(always)]
+                            |values| {
+                                pixels.read(index, values);
+                                if let Some(affine) = affine {
+                                    affine.apply(piece.image, values);
+                                }
+                            },
+                        );
                     }
                 });
             });

@@ -18,13 +18,18 @@ pub fn combine<T: HostElement>(terms: &[(f32, &Tensor)], constant: f32, result: 
     result.par_chunks_mut(BLOCK).enumerate().for_each_init(buffer, |buffer, (block, out)| {
         let range = block * BLOCK..block * BLOCK + out.len();
         vectorised!({
-            T::fill(out, buffer, |sums| {
-                sums.fill(constant);
-                for (factor, values) in &terms {
-                    let values = &values[range.clone()];
-                    sums.iter_mut().zip(values).for_each(|(v, x)| *v += factor * x.wide());
-                }
-            });
+            T::fill(
+                out,
+                buffer,
+                #[inline(always)]
+                |sums| {
+                    sums.fill(constant);
+                    for (factor, values) in &terms {
+                        let values = &values[range.clone()];
+                        sums.iter_mut().zip(values).for_each(|(v, x)| *v += factor * x.wide());
+                    }
+                },
+            );
         });
     });
     Ok(())
@@ -35,10 +40,15 @@ pub fn pointwise<T: HostElement>(x: &Tensor, activation: Activation, result: &mu
     let chunks = result.par_chunks_mut(BLOCK).zip(x.host::<T>()?.par_chunks(BLOCK));
     chunks.for_each_init(buffer, |buffer, (out, x)| {
         vectorised!({
-            T::fill(out, buffer, |values| {
-                widen_all(x, values);
-                activate(values, activation);
-            });
+            T::fill(
+                out,
+                buffer,
+                #[inline(always)]
+                |values| {
+                    widen_all(x, values);
+                    activate(values, activation);
+                },
+            );
         });
     });
     Ok(())
@@ -48,7 +58,12 @@ pub fn concat<T: HostElement>(segments: &Segments, c: usize, result: &mut [T]) -
     let pixels = Pixels::<T>::new(segments)?;
     let buffer = || vec![0.0; T::buffer(c)];
     result.par_chunks_exact_mut(c).enumerate().for_each_init(buffer, |buffer, (index, line)| {
-        T::fill(line, buffer, |values| pixels.read(index, values));
+        T::fill(
+            line,
+            buffer,
+            #[inline(always)]
+            |values| pixels.read(index, values),
+        );
     });
     Ok(())
 }

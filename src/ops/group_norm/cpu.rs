@@ -151,10 +151,15 @@ pub fn normalise<T: HostElement>(
         vectorised!({
             for (i, pixel) in chunk.chunks_exact_mut(c).enumerate() {
                 let index = block * BLOCK + i;
-                T::fill(pixel, buffer, |values| {
-                    pixels.read(index, values);
-                    affine.apply(index / area, values);
-                });
+                T::fill(
+                    pixel,
+                    buffer,
+                    #[inline(always)]
+                    |values| {
+                        pixels.read(index, values);
+                        affine.apply(index / area, values);
+                    },
+                );
             }
         });
     });

@@ -23,15 +23,20 @@ pub fn layer_norm<T: HostElement>(
         |buffer, (out, rows)| {
             vectorised!({
                 for (out, row) in out.chunks_exact_mut(c).zip(rows.chunks_exact(c)) {
-                    T::fill(out, buffer, |line| {
-                        widen_all(row, line);
-                        let mean = sum(line, |v| v) / c as f32;
-                        let variance = sum(line, |v| (v - mean) * (v - mean)) / c as f32;
-                        let inverse = 1.0 / (variance + eps).sqrt();
-                        for i in 0..c {
-                            line[i] = (line[i] - mean) * inverse * gamma[i] + beta[i];
-                        }
-                    });
+                    T::fill(
+                        out,
+                        buffer,
+                        #[inline(always)]
+                        |line| {
+                            widen_all(row, line);
+                            let mean = sum(line, |v| v) / c as f32;
+                            let variance = sum(line, |v| (v - mean) * (v - mean)) / c as f32;
+                            let inverse = 1.0 / (variance + eps).sqrt();
+                            for i in 0..c {
+                                line[i] = (line[i] - mean) * inverse * gamma[i] + beta[i];
+                            }
+                        },
+                    );
                 }
             });
         },
