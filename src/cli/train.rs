@@ -112,7 +112,7 @@ pub fn run(args: Args) -> Result<()> {
             Target::Cpu => DType::F32,
             Target::Gpu => DType::BF16,
         },
-        FloatType::storage,
+        storage,
     );
     let cx = Cx::new(device, dtype)?;
     let available = match cx.device().target() {
@@ -130,6 +130,15 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     train(&cx, &config, &resume, args.export.as_deref(), &progress)
+}
+
+/// For weights and activations in memory.
+fn storage(dtype: FloatType) -> DType {
+    match dtype {
+        FloatType::F32 => DType::F32,
+        FloatType::F16 => DType::F16,
+        FloatType::Bf16 => DType::BF16,
+    }
 }
 
 /// Refuses an export that could not be written in the end.
