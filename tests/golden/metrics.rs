@@ -9,14 +9,15 @@ use tasr::ops::Cx;
 use tasr::tensor::Tensor;
 use tasr::weights::SyntheticSource;
 
-use crate::case::{self, Case, to_nchw};
+use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
+use crate::place;
 
 /// Parts of the system that come with a later version: they are named, and nothing is claimed of them.
 const NOT_BUILT: [&str; 4] = ["musiq", "maniqa", "lpips_alex", "lpips_vgg"];
 
 pub fn run(case: &Case) -> Result<Comparison> {
-    let cx = &case::context()?;
+    let cx = &place::context()?;
     let mut comparison = Comparison::default();
     let image = case.image(cx, "image")?;
     if case.has("reference") {
