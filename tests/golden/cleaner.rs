@@ -8,7 +8,6 @@ use tasr::weights::SyntheticSource;
 use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
 use crate::place;
-use crate::place;
 
 pub fn run(case: &Case) -> Result<Comparison> {
     let cx = &place::context()?;
