@@ -300,7 +300,8 @@ template <typename T>
 __device__ void group_norm_pairs(const GroupNormParams& p) {
     norm<T, 3>(p);
 }
-KERNEL_ALL(group_norm_pairs, GroupNormParams, 256, group_norm_pairs)
+KERNEL(group_norm_pairs_f32, GroupNormParams, 256, group_norm_pairs<float>)
+KERNEL_HALF_RESIDENT(group_norm_pairs, GroupNormParams, 256, 2, group_norm_pairs)
 
 // --- normalise: out = activation(x * a + b) + onto, a and b per image and channel --------------------------
 // parts [images, area, c], coefficients [images, 2, channels] f32 => [images, area, channels]; 256 threads: 64
