@@ -76,7 +76,7 @@ fn kernels(text: &str) -> Result<Vec<String>, String> {
             return Err(format!("line {}: '{name}' is no kernel name", number + 1));
         }
         let suffixes: &[&str] = match head.trim() {
-            "KERNEL" => &[""],
+            "KERNEL" | "KERNEL_RESIDENT_" => &[""],
             "KERNEL_HALF" | "KERNEL_HALF_RESIDENT" => &["_f16", "_bf16"],
             "KERNEL_ALL" => &["_f32", "_f16", "_bf16"],
             other => return Err(format!("line {}: there is no macro {other}", number + 1)),

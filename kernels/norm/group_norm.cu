@@ -293,7 +293,8 @@ template <typename T>
 __device__ void group_norm(const GroupNormParams& p) {
     norm<T, 1>(p);
 }
-KERNEL_ALL(group_norm, GroupNormParams, 256, group_norm)
+KERNEL_RESIDENT_(group_norm_f32, GroupNormParams, 256, 3, group_norm<float>)
+KERNEL_HALF(group_norm, GroupNormParams, 256, group_norm)
 
 // Some of the sources are read in pairs.
 template <typename T>
