@@ -132,10 +132,13 @@ fn upscale(
     let progress = report.progress();
     let expert = &args.expert;
     let mut noise = noise::source(args.sampling.seed, expert.noise.as_deref())?;
-    let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| progress.note(text))?;
+    let mut taken = Vec::new();
+    let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| taken.push(text.to_owned()))?;
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
+    // Not before: what is wrong with the command is told in one line.
+    taken.iter().for_each(|text| progress.note(text));
 
     // A twentieth is left to everything else on the machine.
     let memory = cx.device().available().map(|bytes| bytes as u64).or_else(|| Memory::find().available);
