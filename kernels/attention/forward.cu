@@ -54,7 +54,7 @@ struct Forward {
                 unsigned seen = causal ? min(first_query + row_of(i, e) + 1, m) : m;
 #pragma unroll
                 for (int j = 0; j < NI; j++)
-                    if (first_key + j * 8 + lane_index() % 4 * 2 + e % 2 >= seen) s[i][j][e] = MINUS_INFINITY;
+                    if (first_key + j * 8 + lane_index() % 4 * 2 + e % 2 >= seen) s[i][j][e] = minus_infinity();
             }
     }
 
@@ -169,7 +169,7 @@ struct Forward {
             for (int d = 0; d < DI / 2; d++)
                 load_left<WIDTH>(query[i][d], shared.q, warp_index() * ROWS + i * 16, d * 2);
             clear(out[i]);
-            top[i][0] = top[i][1] = MINUS_INFINITY;
+            top[i][0] = top[i][1] = minus_infinity();
             sum[i][0] = sum[i][1] = 0.0f;
         }
         for (int tile = 0; tile < tiles; tile++) {

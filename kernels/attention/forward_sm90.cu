@@ -154,7 +154,7 @@ struct AttentionSm90 {
         if (first_key + TILE > p.m)
 #pragma unroll
             for (int i = 0; i < 64; i++)
-                if (first_key + i / 4 * 8 + lane_index() % 4 * 2 + i % 2 >= p.m) scores[i] = MINUS_INFINITY;
+                if (first_key + i / 4 * 8 + lane_index() % 4 * 2 + i % 2 >= p.m) scores[i] = minus_infinity();
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float largest = top[r];
@@ -185,7 +185,7 @@ struct AttentionSm90 {
 
     __device__ __forceinline__ void attend() {
         float scores[64], out[32], factor[2];
-        float top[2] = {MINUS_INFINITY, MINUS_INFINITY}, sum[2] = {0.0f, 0.0f};
+        float top[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0.0f, 0.0f};
         unsigned weights[TILE / 16][4];
         wait(shared.query, 0);
         int keys = take();

@@ -15,7 +15,7 @@ __device__ void attention_plain(const AttentionParams& p) {
     PlainRows<T> q(p.q, image, head, p.width), k(p.k, image, head, p.width), v(p.v, image, head, p.width);
     int row = thread() / 16 * 4, lane = thread() % 16 * 4;
     float out[4][4] = {}, top[4], sum[4] = {};
-    for (float& value : top) value = MINUS_INFINITY;
+    for (float& value : top) value = minus_infinity();
     unsigned seen = p.causal ? min(first + PLAIN, m) : m;
     for (unsigned key = 0; key < seen; key += PLAIN) {
         float s[4][4] = {};
@@ -26,7 +26,7 @@ __device__ void attention_plain(const AttentionParams& p) {
             float grown = top[i];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                if (key + lane + j >= visible) s[i][j] = MINUS_INFINITY;
+                if (key + lane + j >= visible) s[i][j] = minus_infinity();
                 grown = fmaxf(grown, s[i][j]);
             }
 #pragma unroll

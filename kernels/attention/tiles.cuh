@@ -43,7 +43,9 @@ struct AttentionBackwardParams {
 static_assert(sizeof(AttentionBackwardParams) == 128, "src/ops/attention/cuda.rs mirrors this");
 
 constexpr float LN_2 = 0.69314718055994531f, LOG2_E = 1.4426950408889634f;
-constexpr float MINUS_INFINITY = -__builtin_huge_valf();
+
+// NVRTC has no headers that name it.
+__device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xff800000u); }
 
 // The first element of head `head` of image `image`.
 template <typename T>

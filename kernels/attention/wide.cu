@@ -39,7 +39,7 @@ struct Wide {
         first = blockIdx.x * WIDE_ROWS, head = blockIdx.y, image = blockIdx.z;
         keys = head_of<T>(p.k, image, head, p.width), values = head_of<T>(p.v, image, head, p.width);
         tiles = divide_up(p.causal ? min(first + WIDE_ROWS, p.k.rows) : p.k.rows, unsigned(WIDE_TILE));
-        top[0] = top[1] = MINUS_INFINITY;
+        top[0] = top[1] = minus_infinity();
         sum[0] = sum[1] = 0.0f;
         out.clear_all();
     }
@@ -68,13 +68,13 @@ struct Wide {
         for (int r = 0; r < 2; r++) {
             int row = own_row() + lane / 4 + r * 8;
             unsigned seen = p.causal ? min(first + row + 1, m) : m;
-            float largest = MINUS_INFINITY;
+            float largest = minus_infinity();
 #pragma unroll
             for (int j = 0; j < 4; j++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
                     float& score = s[j][2 * r + c];
-                    if (key + half * 32 + j * 8 + lane % 4 * 2 + c >= seen) score = MINUS_INFINITY;
+                    if (key + half * 32 + j * 8 + lane % 4 * 2 + c >= seen) score = minus_infinity();
                     largest = fmaxf(largest, score);
                 }
             largest = quad_max(largest);
