@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::gpu::no_gpu_kernel;
+use super::host::element::{HostElement, with_element};
 use super::{Accumulate, Cx};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -20,22 +21,21 @@ pub fn average_pool(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     let (rows, columns) = (h / factor, w / factor);
     let mut result = cx.allocate([n, rows, columns, c], x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let source = x.host::<f32>()?;
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let source = x.host::<T>()?;
             let share = 1.0 / (factor * factor) as f32;
-            let lines = result.host_mut::<f32>()?.par_chunks_mut((columns * c).max(1));
+            let lines = result.host_mut::<T>()?.par_chunks_mut((columns * c).max(1));
             lines.enumerate().for_each(|(row, line)| {
-                line.fill(0.0);
                 let top = row / rows * h + row % rows * factor;
-                for (column, pixel) in line.chunks_exact_mut(c).enumerate() {
-                    for at in 0..factor * factor {
-                        let start = ((top + at / factor) * w + column * factor + at % factor) * c;
-                        pixel.iter_mut().zip(&source[start..]).for_each(|(v, s)| *v += s);
-                    }
-                    pixel.iter_mut().for_each(|v| *v *= share);
+                for (place, value) in line.iter_mut().enumerate() {
+                    let (column, channel) = (place / c, place % c);
+                    let pixel = |at| (top + at / factor) * w + column * factor + at % factor;
+                    let block = (0..factor * factor).map(|at| source[pixel(at) * c + channel].wide());
+                    *value = T::narrow(block.sum::<f32>() * share);
                 }
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("average_pool")),
         Device::Plan(_) => {}
     }
@@ -56,22 +56,24 @@ fn average_pool_gradient(
     let [_, rows, columns, _] = gradient.nhwc()?;
     let mut result = cx.allocate([n, h, w, c], gradient.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let source = gradient.host::<f32>()?;
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let source = gradient.host::<T>()?;
             let share = 1.0 / (factor * factor) as f32;
-            let lines = result.host_mut::<f32>()?.par_chunks_mut((w * c).max(1));
+            let lines = result.host_mut::<T>()?.par_chunks_mut((w * c).max(1));
             lines.enumerate().for_each(|(line, out)| {
                 let (image, row) = (line / h, line % h / factor);
                 for (x, pixel) in out.chunks_exact_mut(c).enumerate() {
                     if row >= rows || x / factor >= columns {
-                        pixel.fill(0.0);
+                        pixel.fill(T::narrow(0.0));
                         continue;
                     }
                     let start = ((image * rows + row) * columns + x / factor) * c;
-                    pixel.iter_mut().zip(&source[start..]).for_each(|(v, g)| *v = g * share);
+                    let block = &source[start..];
+                    pixel.iter_mut().zip(block).for_each(|(v, g)| *v = T::narrow(g.wide() * share));
                 }
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("average_pool_gradient")),
         Device::Plan(_) => {}
     }

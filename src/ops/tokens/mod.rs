@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::gpu::no_gpu_kernel;
+use super::host::element::{HostElement, with_element};
 use super::{Accumulate, Cx};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -22,16 +23,16 @@ pub fn mean_token(cx: &Cx, x: &Tensor) -> Result<Tensor> {
     }
     let mut result = cx.allocate([n, 1, c], x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let lines = result.host_mut::<f32>()?.par_chunks_mut(c.max(1));
-            lines.zip(x.host::<f32>()?.par_chunks((l * c).max(1))).for_each(|(mean, tokens)| {
-                mean.fill(0.0);
-                for token in tokens.chunks_exact(c) {
-                    mean.iter_mut().zip(token).for_each(|(m, t)| *m += t);
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let lines = result.host_mut::<T>()?.par_chunks_mut(c.max(1));
+            lines.zip(x.host::<T>()?.par_chunks((l * c).max(1))).for_each(|(mean, tokens)| {
+                for (channel, mean) in mean.iter_mut().enumerate() {
+                    let column = tokens[channel..].iter().step_by(c);
+                    *mean = T::narrow(column.map(|t| t.wide()).sum::<f32>() / l as f32);
                 }
-                mean.iter_mut().for_each(|m| *m /= l as f32);
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("mean_token")),
         Device::Plan(_) => {}
     }
@@ -47,14 +48,15 @@ fn repeated(cx: &Cx, token: &Tensor, shape: Shape, factor: f32) -> Result<Tensor
     let c = shape.last();
     let mut result = cx.allocate(shape, token.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let images = result.host_mut::<f32>()?.par_chunks_mut((shape[1] * c).max(1));
-            images.zip(token.host::<f32>()?.par_chunks(c.max(1))).for_each(|(tokens, one)| {
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let images = result.host_mut::<T>()?.par_chunks_mut((shape[1] * c).max(1));
+            images.zip(token.host::<T>()?.par_chunks(c.max(1))).for_each(|(tokens, one)| {
                 for token in tokens.chunks_exact_mut(c) {
-                    token.iter_mut().zip(one).for_each(|(t, v)| *t = v * factor);
+                    token.iter_mut().zip(one).for_each(|(t, v)| *t = T::narrow(v.wide() * factor));
                 }
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("mean_token_gradient")),
         Device::Plan(_) => {}
     }
@@ -72,15 +74,16 @@ pub fn join_tokens(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
     let mut result = cx.allocate([n, l + m, c], a.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
-            let (a, b) = (a.host::<f32>()?, b.host::<f32>()?);
-            let images = result.host_mut::<f32>()?.par_chunks_mut(((l + m) * c).max(1));
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
+            let (a, b) = (a.host::<T>()?, b.host::<T>()?);
+            let images = result.host_mut::<T>()?.par_chunks_mut(((l + m) * c).max(1));
             images.enumerate().for_each(|(image, tokens)| {
                 let (first, second) = tokens.split_at_mut(l * c);
                 first.copy_from_slice(&a[image * l * c..][..l * c]);
                 second.copy_from_slice(&b[image * m * c..][..m * c]);
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens")),
         Device::Plan(_) => {}
     }
@@ -99,13 +102,14 @@ fn cut(cx: &Cx, x: &Tensor, first: usize, shape: Shape) -> Result<Tensor> {
     let [_, l, c] = nlc(x)?;
     let mut result = cx.allocate(shape, x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
+        Device::Cpu(_) => with_element!(result.dtype(), T => {
             let count = shape[1] * c;
-            let images = result.host_mut::<f32>()?.par_chunks_mut(count.max(1));
-            images.zip(x.host::<f32>()?.par_chunks((l * c).max(1))).for_each(|(part, whole)| {
+            let images = result.host_mut::<T>()?.par_chunks_mut(count.max(1));
+            images.zip(x.host::<T>()?.par_chunks((l * c).max(1))).for_each(|(part, whole)| {
                 part.copy_from_slice(&whole[first * c..][..count]);
             });
-        }
+            Ok(())
+        })?,
         Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens_gradient")),
         Device::Plan(_) => {}
     }
