@@ -137,8 +137,6 @@ fn upscale(
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
-    // Not before: what is wrong with the command is told in one line.
-    taken.iter().for_each(|text| progress.note(text));
 
     // A twentieth is left to everything else on the machine.
     let memory = cx.device().available().map(|bytes| bytes as u64).or_else(|| Memory::find().available);
@@ -146,6 +144,8 @@ fn upscale(
     let guided = Guidance::new(options.cfg)?.is_on();
     let tiles = [tile, args.tiles.stage1_tile];
     let mut planner = Planner::new(&cx, &weights, options, tiles, args.tiles.batch, available)?;
+    // Not before: what is wrong with the command is told in one line.
+    taken.iter().for_each(|text| progress.note(text));
     announce(&mut planner, jobs, needed, report)?;
 
     let mut trace = expert.trace.as_ref().map(|_| TraceFile::new(expert.trace_keep.clone()));
