@@ -144,9 +144,9 @@ fn upscale(
     let guided = Guidance::new(options.cfg)?.is_on();
     let tiles = [tile, args.tiles.stage1_tile];
     let mut planner = Planner::new(&cx, &weights, options, tiles, args.tiles.batch, available)?;
+    announce(&mut planner, jobs, needed, report)?;
     // Not before: what is wrong with the command is told in one line.
     taken.iter().for_each(|text| progress.note(text));
-    announce(&mut planner, jobs, needed, report)?;
 
     let mut trace = expert.trace.as_ref().map(|_| TraceFile::new(expert.trace_keep.clone()));
     let negative = guided || trace.is_some();
