@@ -33,7 +33,7 @@ mod with_compiler {
             headers.push_str(&read(&kernels.join("emulator").join(name))?);
         }
         let mut build = cc::Build::new();
-        build.cpp(true).std("c++17").pic(true).include(&kernels).warnings(false);
+        build.cpp(true).std("c++17").pic(true).include(&kernels).include(&places.root).warnings(false);
         build.flag("-fno-exceptions").flag("-fno-rtti").flag("-fno-strict-aliasing").flag("-g1");
         build
             .define("TASR_EMULATOR", None)
@@ -42,7 +42,8 @@ mod with_compiler {
             .flag("-fno-math-errno")
             .opt_level(2);
         let compiler = build.try_get_compiler().map_err(|e| e.to_string())?;
-        let version = format!("{compiler:?}");
+        // Without the place of the checkout, as everything that the hashes are made of.
+        let version = format!("{compiler:?}").replace(&*places.root.to_string_lossy(), "");
         let (mut jobs, mut objects) = (Vec::new(), Vec::new());
         let mut add = |name: &str, source: &Path, content: &str, flags: &[&str]| {
             let hash = jobs::hash(&[&version, &headers, content, &flags.join(" ")]);
@@ -61,7 +62,7 @@ mod with_compiler {
         let all: Vec<&Unit> = product.iter().chain(planted).collect();
         for (variant, flags) in [("fast", &["-O2"][..]), ("checked", &CHECKED[..])] {
             for unit in &all {
-                let (table, wrapper) = wrap(unit, variant);
+                let (table, wrapper) = wrap(places, unit, variant);
                 let source = places.out.join(format!("{table}.cpp"));
                 write_if_new(&source, &wrapper)?;
                 add(&table, &source, &format!("{wrapper}{}", unit.source), flags);
@@ -76,7 +77,8 @@ mod with_compiler {
                 list,
                 "// SAFETY: the tables are constants of the program, defined with these lengths."
             );
-            let tables: Vec<_> = all.iter().map(|unit| format!("&{}[..]", wrap(unit, variant).0)).collect();
+            let tables: Vec<_> =
+                all.iter().map(|unit| format!("&{}[..]", wrap(places, unit, variant).0)).collect();
             let _ = writeln!(list, "unsafe {{ vec![{}] }}\n}}", tables.join(", "));
         }
         write_if_new(&places.out.join("emulated.rs"), &list)?;
@@ -86,13 +88,15 @@ mod with_compiler {
 
     /// The table of a unit's entries and the file that defines it. The namespace keeps what the two variants
     /// instantiate apart.
-    fn wrap(unit: &Unit, variant: &str) -> (String, String) {
+    fn wrap(places: &Places, unit: &Unit, variant: &str) -> (String, String) {
         let table = format!("tasr_{variant}_{}", unit.identifier());
         let entries: Vec<_> = unit.kernels.iter().map(|name| format!("&{variant}::entry_{name}")).collect();
+        // From the root, so that checkouts elsewhere share what is compiled.
+        let path = unit.path.strip_prefix(&places.root).unwrap_or(&unit.path);
         let text = format!(
             "#include \"emulator/arithmetic.h\"\nnamespace {variant} {{\n#include {:?}\n}}\n\
              extern \"C\" const emulator::Kernel* const {table}[] = {{{}}};\n",
-            unit.path,
+            path,
             entries.join(", ")
         );
         (table, text)

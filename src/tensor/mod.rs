@@ -284,6 +284,10 @@ impl TensorMut {
             let out: &mut [T] = bytemuck::cast_slice_mut(piece);
             out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(out, values)| of(values, out));
         }
+        if values.is_empty() {
+            // No memory, which then has no alignment either.
+            return Ok(());
+        }
         let (dtype, bytes) = (self.dtype, values.len() * self.dtype.size());
         self.storage.write_with(0, bytes, &mut |at, piece| {
             let values = &values[at / dtype.size()..][..piece.len() / dtype.size()];

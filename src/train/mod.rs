@@ -27,6 +27,7 @@ pub mod log;
 pub mod loss;
 pub mod objective;
 pub mod optimizer;
+pub mod probe;
 pub mod run;
 pub mod step;
 mod system;

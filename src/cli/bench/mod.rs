@@ -4,6 +4,8 @@ mod kernels;
 mod machine;
 mod parts;
 mod pipeline;
+mod timing;
+mod train;
 
 use crate::error::Result;
 
@@ -18,6 +20,7 @@ pub struct Args {
 enum What {
     Pipeline(pipeline::Args),
     Kernels(kernels::Args),
+    Train(train::Args),
 }
 
 /// Runs the command.
@@ -28,5 +31,6 @@ pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Pipeline(args) => pipeline::run(&args),
         What::Kernels(args) => kernels::run(&args),
+        What::Train(args) => train::run(&args),
     }
 }

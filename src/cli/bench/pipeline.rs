@@ -5,13 +5,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::machine;
-use super::parts::{Part, Setup, Work};
+use super::parts::{Part, Setup};
+use super::timing::{Timing, rounded};
 use crate::cli::device::{self, DtypeChoice};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::synth::Adapter;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::models::config::SystemConfig;
-use crate::ops::Cx;
 
 /// Time the parts of an upscale on synthetic weights
 ///
@@ -42,18 +42,8 @@ pub struct Args {
     /// Steps of the pipeline
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: u16,
-    /// Timed runs of each part, of which the median counts
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    repeats: u16,
-    /// Runs of each part before the timed ones
-    #[arg(long, default_value_t = 1)]
-    warmup: u16,
-    /// Threads of the CPU [default: one for each core]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    timing: Timing,
 }
 
 /// The measurement of one part.
@@ -94,12 +84,7 @@ struct Row<'a> {
 pub fn run(args: &Args) -> Result<()> {
     let begin = Instant::now();
     let interrupt = Interrupt::install()?;
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(usize::from(threads))
-            .build_global()
-            .map_err(|e| Error::internal(format!("cannot start {threads} threads: {e}")).at("--threads"))?;
-    }
+    args.timing.start_threads()?;
     let setup = Setup {
         config: SystemConfig::preset(&args.preset)?,
         variant: args.adapter.variant(),
@@ -112,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
     let device = cx.device().name();
     let start_ms = begin.elapsed().as_secs_f64() * 1e3;
     let rate = machine::matmul_rate(&cx)?;
-    if !args.json {
+    if !args.timing.json {
         println!(
             "a {:.3} TFLOP/s matrix product at best, {} threads",
             rate / 1e12,
@@ -129,7 +114,7 @@ pub fn run(args: &Args) -> Result<()> {
         let (loading, mut load_ms, mut device_peak) = (Instant::now(), 0.0, None);
         let ms = setup.run(&cx, part, &mut |work| {
             load_ms = loading.elapsed().as_secs_f64() * 1e3;
-            let ms = time(args, &interrupt, &cx, work)?;
+            let ms = args.timing.median(&interrupt, &cx, work)?;
             device_peak = cx.device().gpu().map(|gpu| (gpu.weight_bytes() + gpu.peak()) as u64);
             Ok(ms)
         })?;
@@ -154,7 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
                 size: args.size,
                 batch: setup.batch,
                 steps: (part == Part::Pipeline).then_some(setup.steps),
-                repeats: args.repeats,
+                repeats: args.timing.repeats,
                 threads: rayon::current_num_threads(),
             },
         );
@@ -162,40 +147,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The median milliseconds of `work`, after the warm-up. On a GPU the first two runs of a step bring memory and record
-/// it, so that these are never timed.
-fn time(args: &Args, interrupt: &Interrupt, cx: &Cx, work: &mut Work) -> Result<f64> {
-    let warmup = if cx.device().gpu().is_some() { args.warmup.max(2) } else { args.warmup };
-    for _ in 0..warmup {
-        interrupt.check()?;
-        work()?;
-    }
-    let mut taken = Vec::with_capacity(usize::from(args.repeats));
-    for _ in 0..args.repeats {
-        interrupt.check()?;
-        cx.device().synchronize()?;
-        let start = Instant::now();
-        work()?;
-        cx.device().synchronize()?;
-        taken.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(median(&mut taken))
-}
-
-/// The middle value, or the mean of the two in the middle.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
-    (values[low] + values[high]) / 2.0
-}
-
-fn rounded(value: f64, digits: i32) -> f64 {
-    let unit = 10f64.powi(digits);
-    (value * unit).round() / unit
-}
-
 fn print(args: &Args, row: &Row) {
-    if args.json {
+    if args.timing.json {
         println!("{}", serde_json::json!(row));
         return;
     }
@@ -210,16 +163,4 @@ fn print(args: &Args, row: &Row) {
         100.0 * row.share_of_matmul,
         peak
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(&mut [9.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&mut [9.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&mut [4.0]), 4.0);
-    }
 }

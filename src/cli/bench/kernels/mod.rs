@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
             "op", "shape", "calls", "us", "TFLOP/s", "GB/s", "roof", "ms/image", "cuBLASLt"
         );
     }
-    let mut rows: Vec<Row> = Vec::new();
+    let (mut rows, mut wrong): (Vec<Row>, Option<Error>) = (Vec::new(), None);
     for counted in collect::calls(&setup, cx.dtype())? {
         interrupt.check()?;
         let noted = &counted.noted;
@@ -139,8 +139,16 @@ pub fn run(args: &Args) -> Result<()> {
         {
             continue;
         }
-        let checked = check(&cx, &reference, noted)
-            .map_err(|error| error.at(format!("{op} {shape} {}", noted.dtype.name())))?;
+        let checked = match check(&cx, &reference, noted) {
+            Ok(checked) => checked,
+            // One wrong kernel does not hide what the others do.
+            Err(error) => {
+                let error = error.at(format!("{op} {shape} {}", noted.dtype.name()));
+                eprintln!("{error}");
+                wrong.get_or_insert(error);
+                continue;
+            }
+        };
         let (repeats, batch) = (args.repeats.into(), f64::from(args.batch_ms) / 1e3);
         let seconds = time(&cx, noted, repeats, batch)?;
         let library = time_library(&cx, noted, repeats, batch)?;
@@ -170,6 +178,9 @@ pub fn run(args: &Args) -> Result<()> {
         };
         print(args, &row);
         rows.push(row);
+    }
+    if let Some(wrong) = wrong {
+        return Err(wrong);
     }
     if rows.is_empty() {
         return Err(Error::usage(format!("no call matches '{}'", args.filter)).at("--filter"));

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys as driver;
@@ -19,10 +19,12 @@ fn failed(doing: &'static str) -> impl Fn(result::CublasError) -> Error {
     move |error| Error::device(format!("cuBLASLt could not {doing}: {error}"))
 }
 
-/// True when the library can be loaded.
+/// True when the library can be loaded. It is asked once: opening half a gigabyte of library takes 80 ms, and every
+/// product wants to know.
 pub fn is_there() -> bool {
+    static THERE: OnceLock<bool> = OnceLock::new();
     // SAFETY: only tries to open the library; nothing of it is called yet.
-    unsafe { sys::is_culib_present() }
+    *THERE.get_or_init(|| unsafe { sys::is_culib_present() })
 }
 
 /// A shape's descriptors and the algorithm for it.
