@@ -2,6 +2,7 @@
 
 use crate::conv::{Case, case, emulated};
 use crate::support::*;
+use tasr::device::Device;
 use tasr::device::gpu::emulator::{Options, Order};
 use tasr::ops::conv2d::Padding;
 use tasr::ops::{Activation, Cx};
