@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use super::interrupt::Interrupt;
 use super::progress::{Mode, Reporter};
 use crate::error::Result;
-use crate::models::Variant;
 use crate::pipeline::synthetic_files::SyntheticFiles;
+use crate::train::config::AdapterKind;
 use crate::weights::Dtype;
 
 /// Write synthetic weights: sd.safetensors, tasr.safetensors and stage1.safetensors
@@ -29,7 +29,7 @@ pub struct Args {
     dtype: FloatType,
     /// Adapters of tasr.safetensors; none writes a plain ControlNet
     #[arg(long, default_value = "official")]
-    adapter: Adapter,
+    adapter: AdapterKind,
     /// Replace files that exist
     #[arg(long)]
     overwrite: bool,
@@ -52,26 +52,6 @@ impl FloatType {
             FloatType::F32 => Dtype::F32,
             FloatType::F16 => Dtype::F16,
             FloatType::Bf16 => Dtype::BF16,
-        }
-    }
-}
-
-/// The adapters of a system.
-#[derive(Clone, Copy, ValueEnum)]
-pub(super) enum Adapter {
-    /// As in the published code
-    Official,
-    /// As the article describes them
-    Paper,
-    None,
-}
-
-impl Adapter {
-    pub(super) fn variant(self) -> Option<Variant> {
-        match self {
-            Adapter::Official => Some(Variant::Official),
-            Adapter::Paper => Some(Variant::Paper),
-            Adapter::None => None,
         }
     }
 }

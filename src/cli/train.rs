@@ -21,7 +21,8 @@ const KEYS: &str = "\
 The configuration is a TOML file; what it does not set has the recipe's value. The published YAML is read, too.
 
   [model]        sd, start (ControlNet and adapters to begin with), swinir, stage1, clip, or models (a folder);
-                 adapter = \"official\" | \"paper\" | \"none\"; preset = \"tiny\" for synthetic weights
+                 adapter = \"official\" | \"paper\" | \"no-timestep\" | \"transformer\" | \"none\"; preset = \"tiny\" for
+                 synthetic weights
   [train]        stage = \"stage1\" | \"vae\" | \"unet\" | 1 | 2, recipe = \"paper\" | \"official\", output, seed, steps, minutes,
                  batch, accumulate, learning-rate, weight-decay, betas, epsilon, warmup,
                  schedule = \"constant\" | \"cosine\", clip-norm, ema, checkpointing
@@ -38,6 +39,11 @@ The configuration is a TOML file; what it does not set has the recipe's value. T
 Stages 1 (the ControlNet) and 2 (ControlNet and adapters) fine-tune what stands on a frozen system. The others train
 that system from nothing, in the size of model.preset: stage1 the RRDBNet, vae the autoencoder, unet the denoiser on
 latents of the autoencoder in model.sd.
+
+The article's ablations are settings: what learns (objective.target; model.adapter none gives the ControlNet both
+losses), what the adapters are (model.adapter no-timestep, transformer), which losses work (objective.pixel-weight or
+reward-weight 0) and on which timesteps (pixel-steps and reward-steps [0, 999]: everywhere; [0, 200] and [0, 800]:
+inverse).
 
 Examples:
   tasr train --config train.toml --stage 1

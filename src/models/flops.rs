@@ -88,15 +88,19 @@ pub fn adapters(config: &DenoiserConfig, pixels: usize, variant: Variant) -> f64
     let places = decoder_pixels(config, pixels);
     let middle = (None, config.middle(), places.first().copied().unwrap_or(0));
     let joins = config.joins().into_iter().zip(&places).map(|((h, s), &p)| (Some(h), s, p));
-    let one = |(h, s, p): (Option<usize>, usize, usize)| match variant {
-        Variant::Official => {
-            let inputs = 2 * h.unwrap_or(0) + 3 * s;
-            let m = inputs / 4;
-            conv(3, p, inputs, m) + conv(3, p, m, m / 2) + conv(3, p, m / 2, 1)
-        }
-        Variant::Paper => {
-            let inputs = h.unwrap_or(s) + s;
-            conv(3, p, inputs, inputs / 4) + conv(3, p, inputs / 4, 1)
+    let one = |(h, s, p): (Option<usize>, usize, usize)| {
+        let inputs = variant.inputs(h, s);
+        let m = variant.width(inputs);
+        match variant {
+            Variant::Official | Variant::NoTimestep => {
+                conv(3, p, inputs, m) + conv(3, p, m, m / 2) + conv(3, p, m / 2, 1)
+            }
+            Variant::Paper => conv(3, p, inputs, m) + conv(3, p, m, 1),
+            Variant::Transformer => {
+                // Joined queries, keys and values, their projection, the feed-forward of 2M with its gate.
+                let products = conv(1, p, m, 3 * m) + conv(1, p, m, m) + conv(1, p, m, 6 * m);
+                conv(1, p, inputs, m) + products + attention(p, p, m) + conv(3, p, m, 1)
+            }
         }
     };
     std::iter::once(middle).chain(joins).map(one).sum()

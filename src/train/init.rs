@@ -51,7 +51,7 @@ fn start(name: &str, rank: usize) -> Start {
     }
     let layer =
         name.strip_prefix(ADAPTER).and_then(|rest| rest.split_once(".0.")).map_or(name, |(_, layer)| layer);
-    let norm = ["in_layers.0.", "out_layers.0.", "stages.0.norm.", "stages.1.norm."]
+    let norm = ["in_layers.0.", "out_layers.0.", "stages.0.norm.", "stages.1.norm.", "transformer.norm"]
         .iter()
         .any(|norm| layer.starts_with(norm));
     match () {

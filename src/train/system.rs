@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::config::{AdapterKind, Cleaner, Config, RewardKind, Stage};
+use super::config::{Cleaner, Config, RewardKind, Stage};
 use super::init::Initial;
 use super::optimizer::Learner;
 use super::step::{Frozen, Learners, Reward};
@@ -14,7 +14,7 @@ use crate::models::config::SystemConfig;
 use crate::models::text::TextEncoder;
 use crate::models::{
     Adapters, Conditioning, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, SwinConfig, SwinIr, UNet, Vae,
-    VaeConfig, Variant,
+    VaeConfig,
 };
 use crate::nn::{Gathered, Scope, Source, Trained};
 use crate::ops::Cx;
@@ -117,9 +117,8 @@ impl Trainee {
             None => None,
         };
         let variant = match (config.stage, config.adapter) {
-            (Stage::ControlNet, _) | (_, AdapterKind::None) => None,
-            (_, AdapterKind::Official) => Some(Variant::Official),
-            (_, AdapterKind::Paper) => Some(Variant::Paper),
+            (Stage::ControlNet, _) => None,
+            (_, kind) => kind.variant(),
         };
         let adapters = match (variant, held) {
             (None, _) => None,

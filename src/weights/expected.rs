@@ -5,6 +5,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::names::{count_of, number_after, unet};
+use crate::models::Variant;
 
 /// Names under construction.
 struct Names(Vec<String>);
@@ -118,18 +119,12 @@ pub(crate) fn controlnet(file: &Checkpoint) -> Vec<String> {
     names.0
 }
 
-/// Adapters, as many as the ControlNet beside them has residuals (13 in the published network);
-/// `paper` for the variant with `stages`.
-pub(crate) fn adapter(file: &Checkpoint, paper: bool, count: usize) -> Vec<String> {
+/// Adapters, as many as the ControlNet beside them has residuals (13 in the published network).
+pub(crate) fn adapter(file: &Checkpoint, variant: Variant, count: usize) -> Vec<String> {
     let mut names = Names(Vec::new());
     let count = count.max(count_of(file.names(), |name| number_after(name, "")));
     for i in 0..count {
-        let parts: &[&str] = if paper {
-            &["stages.0.norm", "stages.0.conv", "stages.1.norm", "stages.1.conv", "stages.1.emb"]
-        } else {
-            &["in_layers.0", "in_layers.2", "out_layers.0", "out_layers.2", "out_layers.4", "emb_layers.1"]
-        };
-        names.layers(&format!("{i}.0"), parts);
+        names.layers(&format!("{i}.0"), variant.layers());
     }
     names.0
 }

@@ -8,17 +8,9 @@ use super::dtype::Dtype;
 use super::expected;
 use super::names::{self, rrdbnet};
 use crate::error::Result;
+use crate::models::Variant;
 
 pub use super::names::rrdbnet::Naming;
-
-/// The adapters of a TASR file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdapterVariant {
-    /// As the published code has it.
-    Official,
-    /// As the article describes it.
-    Paper,
-}
 
 /// The kind of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +27,9 @@ pub enum Kind {
     DiffusersVae,
     DiffusersTextEncoder,
     /// ControlNet and adapters.
-    Tasr(AdapterVariant),
+    Tasr(Variant),
     ControlNet,
-    Adapter(AdapterVariant),
+    Adapter(Variant),
     /// Stage 1; sizes are 0 where the tensors that show them are missing.
     RrdbNet {
         naming: Naming,
@@ -203,14 +195,12 @@ pub(super) fn kind_of(file: &Checkpoint) -> Kind {
 }
 
 /// The adapters in a file, with or without their prefix.
-fn adapter_variant(file: &Checkpoint) -> Option<AdapterVariant> {
-    let mut parts = file
+fn adapter_variant(file: &Checkpoint) -> Option<Variant> {
+    let parts = file
         .names()
         .map(|name| name.strip_prefix(names::ADAPTER).unwrap_or(name))
-        .filter(|n| names::is_adapter(n));
-    let first = parts.next()?;
-    let paper = first.split('.').nth(2) == Some("stages");
-    Some(if paper { AdapterVariant::Paper } else { AdapterVariant::Official })
+        .filter(|name| names::is_adapter(name));
+    Variant::of_names(parts.filter_map(|name| name.splitn(3, '.').nth(2)))
 }
 
 /// `None` when no tensor is one of an RRDBNet, whatever the names begin with.
@@ -228,9 +218,8 @@ fn rrdbnet_kind(file: &Checkpoint) -> Option<Kind> {
 
 /// (missing, unexpected) names of canonical tensors.
 fn compare(kind: &Kind, named: &Checkpoint) -> (Vec<String>, Vec<String>) {
-    let adapters = |variant: &AdapterVariant, count: usize| {
-        expected::adapter(&named.under(names::ADAPTER), *variant == AdapterVariant::Paper, count)
-    };
+    let adapters =
+        |variant: &Variant, count: usize| expected::adapter(&named.under(names::ADAPTER), *variant, count);
     let controlnet = || expected::controlnet(&named.under(names::CONTROLNET));
     let mut parts: Vec<(&str, Vec<String>)> = match kind {
         Kind::StableDiffusion { text, empty, .. } => Vec::from([
@@ -280,15 +269,6 @@ fn compare(kind: &Kind, named: &Checkpoint) -> (Vec<String>, Vec<String>) {
     (missing, unexpected)
 }
 
-impl fmt::Display for AdapterVariant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AdapterVariant::Official => "official",
-            AdapterVariant::Paper => "paper",
-        })
-    }
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -301,9 +281,9 @@ impl fmt::Display for Kind {
             Kind::DiffusersUnet => f.write_str("the UNet of a diffusers folder"),
             Kind::DiffusersVae => f.write_str("the autoencoder of a diffusers folder"),
             Kind::DiffusersTextEncoder => f.write_str("the text encoder of a diffusers folder"),
-            Kind::Tasr(variant) => write!(f, "TASR, ControlNet and {variant} adapters"),
+            Kind::Tasr(variant) => write!(f, "TASR, ControlNet and {} adapters", variant.name()),
             Kind::ControlNet => f.write_str("a ControlNet without adapters"),
-            Kind::Adapter(variant) => write!(f, "{variant} adapters without a ControlNet"),
+            Kind::Adapter(variant) => write!(f, "{} adapters without a ControlNet", variant.name()),
             Kind::RrdbNet { naming, features, blocks, growth } => {
                 let naming = match naming {
                     Naming::Old => "BSRNet names",

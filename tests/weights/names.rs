@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tasr::error::Kind as ErrorKind;
-use tasr::weights::identify::{AdapterVariant, Kind, Naming, identify};
+use tasr::models::Variant;
+use tasr::weights::identify::{Kind, Naming, identify};
 use tasr::weights::{Checkpoint, names};
 
 use crate::support::torch_file::{Py, View, checkpoint, pairs};
@@ -170,7 +171,7 @@ fn tasr_files_in_every_form() {
     let file = Checkpoint::open_tasr(&sparse(folder.path(), "tasr", &both)).expect("opens");
     assert_eq!(shapes_of(&file), shapes_in(&both, |_| true));
     let found = identify(&file);
-    assert_eq!(found.kind, Kind::Tasr(AdapterVariant::Official));
+    assert_eq!(found.kind, Kind::Tasr(Variant::Official));
     assert!(found.missing.is_empty() && found.unknown.is_empty(), "{:?} {:?}", found.missing, found.unknown);
     assert_eq!(found.parameters, 363_153_280 + 757_498_573);
 
@@ -212,7 +213,7 @@ fn the_training_checkpoint_of_tasr_loses_its_optimizer() {
     let expected =
         ["checkpoint_controlnet.zero_convs.0.0.bias", "checkpoint_adapter.0.0.stages.0.norm.weight"];
     assert_eq!(file.names().collect::<Vec<_>>(), expected);
-    assert_eq!(identify(&file).kind, Kind::Tasr(AdapterVariant::Paper));
+    assert_eq!(identify(&file).kind, Kind::Tasr(Variant::Paper));
     assert_eq!(file.metadata()["epoch"], "3");
     assert_eq!(file.skipped()[0].name, "optimizer_state_dict_controlnet");
 }

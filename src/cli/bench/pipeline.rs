@@ -9,9 +9,9 @@ use super::parts::{Part, Setup};
 use super::timing::{Timing, rounded};
 use crate::cli::device::{self, DtypeChoice};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::synth::Adapter;
 use crate::error::Result;
 use crate::models::config::SystemConfig;
+use crate::train::config::AdapterKind;
 
 /// Time the parts of an upscale on synthetic weights
 ///
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     #[arg(long, default_value = "official")]
-    adapter: Adapter,
+    adapter: AdapterKind,
     /// Device: auto, cpu, cuda, cuda:N, emulator
     #[arg(long, default_value = "auto")]
     device: String,

@@ -1,6 +1,7 @@
 //! How work is timed and reported, the same for every benchmark of whole networks.
 
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::parts::Work;
 use crate::cli::interrupt::Interrupt;
@@ -19,6 +20,9 @@ pub struct Timing {
     /// Threads of the CPU [default: one for each core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// After a part's warm-up, say "ready" and wait until this file exists: others may use the machine meanwhile
+    #[arg(long, value_name = "FILE", hide = true)]
+    gate: Option<PathBuf>,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -48,6 +52,7 @@ impl Timing {
             interrupt.check()?;
             work()?;
         }
+        self.wait_for_gate(interrupt)?;
         let mut taken = Vec::with_capacity(usize::from(self.repeats));
         for _ in 0..self.repeats {
             interrupt.check()?;
@@ -58,6 +63,16 @@ impl Timing {
             taken.push(start.elapsed().as_secs_f64() * 1e3);
         }
         Ok(median(&mut taken))
+    }
+
+    fn wait_for_gate(&self, interrupt: &Interrupt) -> Result<()> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        eprintln!("ready");
+        while !gate.exists() {
+            interrupt.check()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
 

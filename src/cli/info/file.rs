@@ -93,7 +93,7 @@ impl FileReport {
                 found.kind.to_string()
             },
             adapter: match &found.kind {
-                Kind::Tasr(variant) | Kind::Adapter(variant) => Some(variant.to_string()),
+                Kind::Tasr(variant) | Kind::Adapter(variant) => Some(variant.name().to_owned()),
                 _ => None,
             },
             complete: missing.is_empty() && found.kind != Kind::Unknown,

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::values::{self, TileChoice};
 use crate::cli::device::DtypeChoice;
-use crate::cli::synth::Adapter;
 use crate::image::{Format, FormatChoice};
 use crate::pipeline::ColorFix;
+use crate::train::config::AdapterKind;
 
 /// What the published program uses.
 pub const NEGATIVE_PROMPT: &str = "low quality, blurry, low-resolution, noisy, unsharp, weird textures";
@@ -65,7 +65,7 @@ pub struct WeightFiles {
     pub models: Option<PathBuf>,
     /// Adapters [default: what the TASR file holds]; none: a plain ControlNet
     #[arg(long, value_name = "KIND")]
-    pub adapter: Option<Adapter>,
+    pub adapter: Option<AdapterKind>,
 }
 
 /// What shapes the result.

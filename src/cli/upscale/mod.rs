@@ -25,13 +25,13 @@ use super::device;
 use super::interrupt::Interrupt;
 use super::memory::Memory;
 use super::progress::{Mode, Reporter};
-use super::synth::Adapter;
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::models::Variant;
 use crate::pipeline::progress::Progress;
 use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
 use crate::sampler::{Guidance, Sizes};
+use crate::train::config::AdapterKind;
 
 /// More threads than any machine has cores help nothing.
 const MOST_THREADS: usize = 4096;
@@ -262,7 +262,7 @@ fn tile_choice(tiles: &Tiles) -> Result<TileChoice> {
     }
 }
 
-fn adapter_choice(adapter: Option<Adapter>) -> AdapterChoice {
+fn adapter_choice(adapter: Option<AdapterKind>) -> AdapterChoice {
     match adapter {
         None => AdapterChoice::Held,
         Some(adapter) => adapter.variant().map_or(AdapterChoice::None, AdapterChoice::Only),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::Stage;
+use crate::models::Variant;
 use crate::train::data::PromptSource;
 use crate::train::degrade::Crop;
 
@@ -94,20 +95,39 @@ pub struct ModelSettings {
     pub stage1: Option<PathBuf>,
     /// CLIP RN50, for the reward
     pub clip: Option<PathBuf>,
-    /// official or paper adapters
+    /// official, paper, no-timestep or transformer adapters, or none
     pub adapter: Option<AdapterKind>,
     /// synthetic weights of this size instead of files, for trying things out; the size of what is trained from nothing
     pub preset: Option<String>,
 }
 
-/// Which adapters are trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// The adapters of a system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdapterKind {
+    /// As in the published code
     Official,
+    /// As the article describes them
     Paper,
-    /// A plain ControlNet, which then gets all losses.
+    /// Official ones that do not know the timestep: an ablation of the article
+    NoTimestep,
+    /// A transformer block in the place of the convolutions: an ablation of the article
+    Transformer,
+    /// A plain ControlNet
     None,
+}
+
+impl AdapterKind {
+    /// The networks of these adapters, if there are any.
+    pub fn variant(self) -> Option<Variant> {
+        match self {
+            AdapterKind::Official => Some(Variant::Official),
+            AdapterKind::Paper => Some(Variant::Paper),
+            AdapterKind::NoTimestep => Some(Variant::NoTimestep),
+            AdapterKind::Transformer => Some(Variant::Transformer),
+            AdapterKind::None => None,
+        }
+    }
 }
 
 /// Which values the constants have that are not set.

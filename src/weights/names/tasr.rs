@@ -59,9 +59,9 @@ fn place(name: &str, bare: bool) -> Place {
     Place::Unknown
 }
 
-/// Whether a bare name is one of an adapter: `{i}.0.` and a part of either variant.
+/// Whether a bare name is one of an adapter: `{i}.0.` and a part of some variant.
 pub(crate) fn is_adapter(name: &str) -> bool {
-    let parts = ["in_layers.", "out_layers.", "emb_layers.", "stages."];
+    let parts = ["in_layers.", "out_layers.", "emb_layers.", "stages.", "transformer."];
     numbered(name)
         .and_then(|(_, rest)| rest.strip_prefix("0."))
         .is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part)))

@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::parts::Setup;
 use crate::cli::device::{self, DtypeChoice};
 use crate::cli::interrupt::Interrupt;
-use crate::cli::synth::Adapter;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
 use crate::ops::Cx;
 use crate::tensor::DType;
+use crate::train::config::AdapterKind;
 use measure::{Roof, check, time, time_library};
 
 /// Time every kernel in the shapes that an upscale really has
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     #[arg(long, default_value = "official")]
-    adapter: Adapter,
+    adapter: AdapterKind,
     /// Device: auto, cpu, cuda, cuda:N, emulator
     #[arg(long, default_value = "auto")]
     device: String,
