@@ -7,12 +7,13 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::{LANES, by_lanes, greater};
+use super::cpu::greater;
 use super::{Geometry, Heads};
 use crate::device::Cpu;
 use crate::error::Result;
+use crate::ops::host::aligned::Aligned;
 use crate::ops::host::bf16::{COLUMNS, Kernel, STEP, Shared, Span, rows_in_blocks};
-use crate::ops::host::element::{HostElement, narrow_all};
+use crate::ops::host::element::narrow_all;
 use crate::ops::host::math::{exp2_coarse, vectorised};
 
 /// Rows of a task.
@@ -116,6 +117,13 @@ pub fn attention(
     Ok(())
 }
 
+/// A probability to nearest, ties to even. One that is no number need not stay one: its row's weight is none either.
+#[inline(always)]
+fn round(probability: f32) -> bf16 {
+    let bits = probability.to_bits();
+    bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+}
+
 /// The state of one tile of queries.
 struct Tile<'a> {
     g: &'a Geometry,
@@ -123,10 +131,10 @@ struct Tile<'a> {
     /// keys and head width with padding
     m: usize,
     width: usize,
-    queries: Vec<bf16>,
-    scores: Vec<f32>,
-    probabilities: Vec<bf16>,
-    sums: Vec<f32>,
+    queries: Aligned<bf16>,
+    scores: Aligned<f32>,
+    probabilities: Aligned<bf16>,
+    sums: Aligned<f32>,
     /// of the scores times log2(e)
     largest: [f32; QUERIES],
     weight: [f32; QUERIES],
@@ -140,10 +148,10 @@ impl<'a> Tile<'a> {
             kernel,
             m,
             width,
-            queries: vec![bf16::ZERO; QUERIES * width],
-            scores: vec![0.0; QUERIES * KEYS],
-            probabilities: vec![bf16::ZERO; QUERIES * KEYS],
-            sums: vec![0.0; QUERIES * width],
+            queries: Aligned::zeros(QUERIES * width),
+            scores: Aligned::zeros(QUERIES * KEYS),
+            probabilities: Aligned::zeros(QUERIES * KEYS),
+            sums: Aligned::zeros(QUERIES * width),
             largest: [0.0; QUERIES],
             weight: [0.0; QUERIES],
         }
@@ -190,24 +198,32 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// Turns a row of scores into probabilities and rescales what the row gathered before.
+    /// Turns a row of scores into probabilities and rescales what the row gathered before. `wide` is `visible` up to
+    /// whole panels: loops over arrays of a panel vectorise, loops to an odd end would not.
     #[inline(always)]
     fn soften(&mut self, row: usize, visible: usize, wide: usize, scale: f32) {
-        let scores = &self.scores[row * KEYS..][..visible];
-        let (out, hidden) = self.probabilities[row * KEYS..][..wide].split_at_mut(visible);
-        hidden.fill(bf16::ZERO);
-        if scores.is_empty() {
+        let scores = &mut self.scores[row * KEYS..][..wide];
+        let out = &mut self.probabilities[row * KEYS..][..wide];
+        if visible == 0 {
+            out.fill(bf16::ZERO);
             return;
         }
-        let tops = by_lanes(scores, [f32::NEG_INFINITY; LANES], greater);
+        scores[visible..].fill(f32::NEG_INFINITY);
+        let (scores, out) = (scores.as_chunks::<COLUMNS>().0, out.as_chunks_mut::<COLUMNS>().0);
+        let mut tops = [f32::NEG_INFINITY; COLUMNS];
+        for scores in scores {
+            for (top, &score) in tops.iter_mut().zip(scores) {
+                *top = greater(*top, score);
+            }
+        }
         let largest = greater(self.largest[row], tops.into_iter().fold(f32::NEG_INFINITY, greater) * scale);
         let fade = exp2_coarse(self.largest[row] - largest);
-        let mut sums = [0.0f32; LANES];
-        for (out, scores) in out.chunks_mut(LANES).zip(scores.chunks(LANES)) {
-            for ((out, sum), score) in out.iter_mut().zip(&mut sums).zip(scores) {
-                let probability = exp2_coarse(score * scale - largest);
-                *sum += probability;
-                *out = HostElement::narrow(probability);
+        let mut sums = [0.0f32; COLUMNS];
+        for (out, scores) in out.iter_mut().zip(scores) {
+            for i in 0..COLUMNS {
+                let probability = exp2_coarse(scores[i] * scale - largest);
+                sums[i] += probability;
+                out[i] = round(probability);
             }
         }
         self.weight[row] = self.weight[row] * fade + sums.iter().sum::<f32>();

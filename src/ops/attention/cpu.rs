@@ -161,7 +161,7 @@ impl Tile {
     }
 }
 
-pub(super) const LANES: usize = 64;
+const LANES: usize = 64;
 
 #[inline(always)]
 pub(super) fn greater(a: f32, b: f32) -> f32 {
@@ -170,11 +170,7 @@ pub(super) fn greater(a: f32, b: f32) -> f32 {
 
 /// Folds `values` into lanes, which vectorises as one running value would not.
 #[inline(always)]
-pub(super) fn by_lanes(
-    values: &[f32],
-    mut lanes: [f32; LANES],
-    fold: impl Fn(f32, f32) -> f32,
-) -> [f32; LANES] {
+fn by_lanes(values: &[f32], mut lanes: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     let chunks = values.chunks_exact(LANES);
     for (lane, &value) in lanes.iter_mut().zip(chunks.remainder()) {
         *lane = fold(*lane, value);

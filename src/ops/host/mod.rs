@@ -1,5 +1,6 @@
 //! What the CPU sides of the ops share: matrix products, vectorised functions, work on rows.
 
+pub mod aligned;
 pub mod bf16;
 pub mod element;
 pub mod math;

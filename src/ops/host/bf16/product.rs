@@ -6,6 +6,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{Block, COLUMNS, Chunk, Kernel, Panels};
+use crate::ops::host::aligned::Aligned;
 
 /// Rows of a task: its part of a chunk stays in the second cache.
 const TASK_ROWS: usize = 256;
@@ -90,7 +91,7 @@ impl Product<'_> {
     pub fn run(&self, cut: &Cut, finish: impl Fn(usize, &[usize], &mut [f32]) + Sync) {
         let groups = groups(self.blocks);
         let tasks = groups.len() * cut.panels.len();
-        (0..tasks).into_par_iter().for_each_init(Vec::new, |sums: &mut Vec<f32>, task| {
+        (0..tasks).into_par_iter().for_each_init(Aligned::default, |sums: &mut Aligned<f32>, task| {
             // Neighbouring tasks share their rows.
             let blocks = &self.blocks[groups[task / cut.panels.len()].clone()];
             let panels = &cut.panels[task % cut.panels.len()];
@@ -105,13 +106,11 @@ impl Product<'_> {
     }
 
     /// The sums of `blocks` and `panels`: [rows, panels * 32].
-    pub fn accumulate(&self, blocks: &[Block], panels: &[usize], sums: &mut Vec<f32>) {
+    pub fn accumulate(&self, blocks: &[Block], panels: &[usize], sums: &mut Aligned<f32>) {
         let width = panels.len() * COLUMNS;
         let first = blocks.first().map_or(0, |block| block.sums);
         let rows: usize = blocks.iter().map(|block| block.rows).sum();
-        if sums.len() < rows * width {
-            sums.resize(rows * width, 0.0);
-        }
+        sums.grow(rows * width);
         let own: Vec<Block> =
             blocks.iter().map(|block| Block { sums: block.sums - first, ..*block }).collect();
         for (index, chunk) in self.chunks.iter().enumerate() {
