@@ -10,7 +10,6 @@ mod image;
 pub mod jpeg;
 pub mod kernels;
 pub mod noise;
-mod random;
 mod realesrgan;
 mod recipe;
 pub mod resize;
@@ -19,7 +18,7 @@ pub mod usm;
 pub use codeformer::{CodeFormer, Plan as CodeFormerPlan};
 pub use crop::Crop;
 pub use image::Image;
-pub use random::Random;
+pub use crate::sampler::Random;
 pub use realesrgan::{NoiseDraw, Pass, PassDraw, Plan as RealEsrganPlan, RealEsrgan};
 pub use recipe::{NAMES, Recipe};
 

@@ -3,7 +3,7 @@
 use super::filter::filter;
 use super::image::Image;
 use super::kernels::{Draw, KernelRule};
-use super::random::Random;
+use super::Random;
 use super::resize::{Kind, resize, scale};
 use super::usm::sharpened;
 use super::{Pair, jpeg, noise};
