@@ -58,3 +58,38 @@ __device__ void posterior(const PosteriorParams& p) {
     p.out[i] = p.scale * value;
 }
 KERNEL_ALL(posterior, PosteriorParams, 256, posterior)
+
+// --- posterior_gradient: in the moments of a posterior ----------------------------------------------------
+// moments [pixels, 2 * channels] f32 (mean m | log variance l), gradient of the latent and its noise
+// [pixels, channels] f32, each or absent => [pixels, 2 * channels] f32; a thread for a channel of a pixel; 256 threads
+//
+//   in m: scale * gradient + divergence * m
+//   in l: (scale * gradient * noise * exp(l / 2) + divergence * (exp(l) - 1)) / 2, 0 beyond the clamp of l
+
+struct PosteriorGradientParams {
+    float* out;
+    const float* moments;
+    const float* gradient;
+    const float* noise;
+    uint64_t count;
+    unsigned channels;
+    float scale;
+    float divergence;
+    unsigned pad;
+};
+static_assert(sizeof(PosteriorGradientParams) == 56, "src/ops/diffusion/cuda.rs mirrors this");
+
+__device__ __forceinline__ void posterior_gradient(const PosteriorGradientParams& p) {
+    uint64_t i = uint64_t(blockIdx.x) * blockDim.x + thread();
+    if (i >= p.count) return;
+    uint64_t place = (i / p.channels) * 2 * p.channels + i % p.channels;
+    float mean = p.moments[place], log_variance = p.moments[place + p.channels];
+    float gradient = p.gradient ? p.scale * p.gradient[i] : 0.0f;
+    float noise = p.noise ? p.noise[i] : 0.0f;
+    float deviation = expf(0.5f * log_variance);
+    bool inside = log_variance >= -30.0f && log_variance <= 20.0f;
+    float slope = 0.5f * (gradient * noise * deviation + p.divergence * (deviation * deviation - 1.0f));
+    p.out[place] = gradient + p.divergence * mean;
+    p.out[place + p.channels] = inside ? slope : 0.0f;
+}
+KERNEL(posterior_gradient_f32, PosteriorGradientParams, 256, posterior_gradient)

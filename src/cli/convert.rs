@@ -173,6 +173,11 @@ fn diffusers_files(output: &Path, family: Family, file: &Checkpoint) -> Result<V
             .at("--layout diffusers")
             .fix("leave it out"));
     }
+    if file.contains(names::EMPTY) {
+        return Err(Error::usage("diffusers has no layout for weights without a text tower")
+            .at("--layout diffusers")
+            .fix("leave it out"));
+    }
     if output.is_file() {
         return Err(Error::usage("this is a file, the diffusers layout is a folder")
             .at(output.display().to_string())

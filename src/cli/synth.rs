@@ -17,8 +17,9 @@ use crate::weights::Dtype;
 /// real size and speed; the pictures mean nothing.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Sizes of the networks: sd21, the published ones (5 GB as f16, 10 GB as f32), or tiny, for tests
-    #[arg(long, default_value = "sd21", value_parser = ["tiny", "sd21"])]
+    /// Sizes of the networks: sd21, the published ones (5 GB as f16, 10 GB as f32); mini, without text (19 MB as f16);
+    /// or tiny, for tests
+    #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     /// Folder to write into, made if need be
     #[arg(short, long, value_name = "DIR")]

@@ -1,4 +1,4 @@
-//! `tasr train`: fine-tuning, from a configuration file.
+//! `tasr train`: training, from a configuration file.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::pipeline::progress::Progress;
 use crate::tensor::DType;
-use crate::train::config::{self, Recipe};
+use crate::train::config::{self, Recipe, Stage};
 use crate::train::estimate;
-use crate::train::run::{Resume, train};
+use crate::train::run::{Export, Resume, train};
 use crate::weights::space::in_units;
 
 const KEYS: &str = "\
@@ -22,10 +22,12 @@ The configuration is a TOML file; what it does not set has the recipe's value. T
 
   [model]        sd, start (ControlNet and adapters to begin with), swinir, stage1, clip, or models (a folder);
                  adapter = \"official\" | \"paper\" | \"none\"; preset = \"tiny\" for synthetic weights
-  [train]        recipe = \"paper\" | \"official\", stage = 1 | 2, output, seed, steps, batch, accumulate, learning-rate,
-                 weight-decay, betas, epsilon, warmup, clip-norm, ema, checkpointing
+  [train]        stage = \"stage1\" | \"vae\" | \"unet\" | 1 | 2, recipe = \"paper\" | \"official\", output, seed, steps, minutes,
+                 batch, accumulate, learning-rate, weight-decay, betas, epsilon, warmup,
+                 schedule = \"constant\" | \"cosine\", clip-norm, ema, checkpointing
   [objective]    target = \"both\" | \"controlnet\" | \"adapters\", adapter-every, controlnet-steps, adapter-steps,
-                 pixel-weight, pixel-steps, reward-weight, reward-steps, reward, published-x0
+                 pixel-weight, pixel-steps, reward-weight, reward-steps, reward, published-x0; of stage vae: l2-weight,
+                 gradient-weight, kl-weight
   [data]         pictures (folders, pictures, lists), prompts = \"none\" | \"beside\" | \"tags\", prompt-dropout, size,
                  crop = \"random\" | \"centre\" | \"fit\", flip, cleaner = \"none\" | \"swinir\" | \"stage1\", workers,
                  latent-cache
@@ -33,14 +35,19 @@ The configuration is a TOML file; what it does not set has the recipe's value. T
   [validation]   pictures, every, steps
   [log]          every, checkpoint-every, keep
 
+Stages 1 (the ControlNet) and 2 (ControlNet and adapters) fine-tune what stands on a frozen system. The others train
+that system from nothing, in the size of model.preset: stage1 the RRDBNet, vae the autoencoder, unet the denoiser on
+latents of the autoencoder in model.sd.
+
 Examples:
-  tasr train --config stage1.toml --set train.stage=1
+  tasr train --config train.toml --stage 1
+  tasr train --config vae.toml --stage vae --set train.minutes=3 --export vae.safetensors --export-dtype f16
   tasr train --config train.toml --resume auto --export tasr.safetensors
   tasr upscale photo.png -o out.png --tasr tasr.safetensors --models models
 
 A run that was stopped or killed goes on with --resume auto, to the same bits.";
 
-/// Fine-tune ControlNet and adapters
+/// Train ControlNet and adapters, or a whole system from nothing
 #[derive(clap::Args)]
 #[command(after_help = KEYS)]
 pub struct Args {
@@ -50,6 +57,9 @@ pub struct Args {
     /// Change a setting of the file
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// What is trained: stage1, vae, unet, 1 or 2
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<Stage>,
     /// Constants of the article or of the published code
     #[arg(long)]
     recipe: Option<Recipe>,
@@ -59,9 +69,13 @@ pub struct Args {
     /// Go on from a checkpoint: auto takes the newest of the output folder
     #[arg(long, value_name = "auto|FILE")]
     resume: Option<PathBuf>,
-    /// Write the trained weights for `tasr upscale --tasr` at the end
+    /// Write the trained weights for `tasr upscale` at the end: the file of --tasr, of --stage1 for stage stage1, of --sd
+    /// for stage unet (stage vae writes the part of it that stage unet starts from)
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
+    /// Element type of the exported weights
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    export_dtype: FloatType,
     /// Say how much memory the training needs, and stop
     #[arg(long)]
     dry_run: bool,
@@ -93,6 +107,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let (mut settings, resumes) = config::read(&args.config, &args.set)?;
     settings.train.recipe = args.recipe.or(settings.train.recipe);
+    settings.train.stage = args.stage.or(settings.train.stage);
     settings.train.output = args.output.or(settings.train.output);
     let config = settings.resolve()?;
     if let Some(export) = &args.export {
@@ -129,7 +144,8 @@ pub fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    train(&cx, &config, &resume, args.export.as_deref(), &progress)
+    let export = args.export.map(|path| Export { path, dtype: args.export_dtype.dtype() });
+    train(&cx, &config, &resume, export.as_ref(), &progress)
 }
 
 /// For weights and activations in memory.

@@ -1,4 +1,4 @@
-//! Sizes of the networks: read off tensor shapes, or one of two presets.
+//! Sizes of the networks: read off tensor shapes, or one of three presets.
 
 use crate::error::{Error, Result};
 use crate::nn::Scope;
@@ -216,6 +216,44 @@ impl TextConfig {
     }
 }
 
+/// What the denoiser is conditioned on besides the picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conditioning {
+    /// Prompts, read by a text tower.
+    Text(TextConfig),
+    /// One row of this width, whatever the prompt: a system that was trained without text.
+    Empty(usize),
+}
+
+impl Conditioning {
+    /// Reads under `scope` (`cond_stage_model.`) which it is, and its sizes.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn infer(scope: &Scope) -> Result<Self> {
+        match scope.shape("empty").as_deref() {
+            Some(&[1, width]) => Ok(Conditioning::Empty(width)),
+            _ => TextConfig::infer(&scope.sub("model")).map(Conditioning::Text),
+        }
+    }
+
+    /// Rows of the features of a prompt.
+    pub fn length(&self) -> usize {
+        match self {
+            Conditioning::Text(config) => config.length,
+            Conditioning::Empty(_) => 1,
+        }
+    }
+
+    /// Width of a row.
+    pub fn width(&self) -> usize {
+        match self {
+            Conditioning::Text(config) => config.width,
+            Conditioning::Empty(width) => *width,
+        }
+    }
+}
+
 /// Sizes of the stage-1 network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RrdbConfig {
@@ -309,12 +347,13 @@ impl SwinConfig {
 pub struct SystemConfig {
     pub denoiser: DenoiserConfig,
     pub vae: VaeConfig,
-    pub text: TextConfig,
+    pub text: Conditioning,
     pub rrdb: RrdbConfig,
 }
 
 impl SystemConfig {
-    /// `sd21`, the published size, or `tiny`, the size of the tests.
+    /// `sd21`, the published size; `mini`, the size that is trained from nothing in minutes, without text; or `tiny`,
+    /// the size of the tests.
     ///
     /// # Errors
     /// Another name.
@@ -323,18 +362,33 @@ impl SystemConfig {
             "sd21" => Ok(SystemConfig {
                 denoiser: DenoiserConfig::preset(320, 1024),
                 vae: VaeConfig::preset(128),
-                text: TextConfig::preset(1024, 24, 1024),
+                text: Conditioning::Text(TextConfig::preset(1024, 24, 1024)),
                 rrdb: RrdbConfig { features: 64, blocks: 23, growth: 32 },
             }),
             "tiny" => Ok(SystemConfig {
                 denoiser: DenoiserConfig::preset(64, 128),
                 vae: VaeConfig::preset(32),
-                text: TextConfig::preset(128, 3, 128),
+                text: Conditioning::Text(TextConfig::preset(128, 3, 128)),
                 rrdb: RrdbConfig { features: 16, blocks: 2, growth: 8 },
             }),
-            _ => {
-                Err(Error::usage(format!("unknown preset '{name}'")).at("--preset").fix("give tiny or sd21"))
-            }
+            // Eight channels of latent, since few widths must keep what four did. Where 32 groups of a norm are one
+            // channel each, no picture's brightness gets through: 64 is the least width of the autoencoder.
+            "mini" => Ok(SystemConfig {
+                denoiser: DenoiserConfig {
+                    channels: 64,
+                    widths: vec![64; 3],
+                    blocks: 2,
+                    attention: vec![false, false, true],
+                    context: 64,
+                    latent: 8,
+                },
+                vae: VaeConfig { widths: vec![64, 64, 64, 96], blocks: 1, latent: 8 },
+                text: Conditioning::Empty(64),
+                rrdb: RrdbConfig { features: 32, blocks: 3, growth: 16 },
+            }),
+            _ => Err(Error::usage(format!("unknown preset '{name}'"))
+                .at("--preset")
+                .fix("give mini, tiny or sd21")),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! What is computed once a run (time embeddings, keys and values of the text) is not part of a step.
 
 use super::Variant;
-use super::config::{DenoiserConfig, RrdbConfig, TextConfig, VaeConfig};
+use super::config::{Conditioning, DenoiserConfig, RrdbConfig, VaeConfig};
 
 /// Convolution with a `kernel` x `kernel` window, or a matrix product when 1: `pixels` outputs.
 fn conv(kernel: usize, pixels: usize, inputs: usize, outputs: usize) -> f64 {
@@ -148,7 +148,8 @@ pub fn vae_decode(config: &VaeConfig, pixels: usize) -> f64 {
 }
 
 /// One prompt.
-pub fn text(config: &TextConfig) -> f64 {
+pub fn text(conditioning: &Conditioning) -> f64 {
+    let Conditioning::Text(config) = conditioning else { return 0.0 };
     let (length, d) = (config.length, config.width);
     config.run() as f64 * (12.0 * conv(1, length, d, d) + attention(length, length, d))
 }

@@ -13,7 +13,7 @@ pub mod unet;
 pub mod vae;
 
 pub use adapters::{Adapters, Variant};
-pub use config::{DenoiserConfig, RrdbConfig, SwinConfig, TextConfig, VaeConfig};
+pub use config::{Conditioning, DenoiserConfig, RrdbConfig, SwinConfig, TextConfig, VaeConfig};
 pub use controlnet::ControlNet;
 pub use rrdbnet::RrdbNet;
 pub use swinir::SwinIr;

@@ -2,7 +2,7 @@
 
 use super::config::RrdbConfig;
 use crate::error::Result;
-use crate::nn::{Conv, Scope};
+use crate::nn::{Conv, Layer, Scope, Visit, layers};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::elementwise::{cast, combine};
 use crate::ops::{Activation, Cx, Segments};
@@ -34,6 +34,16 @@ impl DenseBlock {
         let input = Segments::cat(&seen.iter().collect::<Vec<_>>());
         last.forward_with(cx, &Conv2d::new(input), &last.epilogue().scale(0.2).residual(x))
     }
+}
+
+impl Layer for DenseBlock {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        self.0.visit(visit)
+    }
+}
+
+layers! {
+    RrdbNet { conv_first, trunk, trunk_conv, upconv1, upconv2, hr_conv, conv_last }
 }
 
 /// The stage-1 network.

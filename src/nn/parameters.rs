@@ -108,6 +108,12 @@ impl<L: Layer> Layer for Option<L> {
     }
 }
 
+impl<L: Layer, const N: usize> Layer for [L; N] {
+    fn visit(&mut self, visit: Visit) -> Result<()> {
+        self.iter_mut().try_for_each(|layer| layer.visit(visit))
+    }
+}
+
 impl<L: Layer> Layer for Vec<L> {
     fn visit(&mut self, visit: Visit) -> Result<()> {
         self.iter_mut().try_for_each(|layer| layer.visit(visit))

@@ -26,7 +26,7 @@ impl Estimate {
     }
 }
 
-/// The estimate for `images` images of `h` x `w` at once. `system` and `cx` live on a planning device; the
+/// The estimate for `images` images of `h` x `w` at once, whose prompts have features of `context` rows and columns. `system` and `cx` live on a planning device; the
 /// peak of an earlier estimate on the same device is included, so give each its own.
 ///
 /// # Errors
@@ -36,12 +36,12 @@ pub fn estimate(
     system: &System,
     options: &Options,
     [images, h, w]: [usize; 3],
-    context: usize,
+    context: [usize; 2],
 ) -> Result<Estimate> {
     require_plan(cx)?;
     let device = cx.device();
     let low = Tensor::from_f32(device, &[], [images, h, w, 3])?;
-    let text = Tensor::from_f32(device, &[], [images, 77, context])?;
+    let text = Tensor::from_f32(device, &[], [images, context[0], context[1]])?;
     // One step has the memory of them all, except where the ControlNet stops.
     let options = Options { steps: options.steps.min(2), ..options.clone() };
     let guided = Guidance::new(options.cfg)?.is_on();

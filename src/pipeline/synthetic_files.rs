@@ -10,12 +10,12 @@ use super::progress::{FileEnd, Progress};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::models::{Adapters, ControlNet, RrdbNet, UNet, Vae, Variant};
 use crate::nn::Scope;
 use crate::ops::Cx;
 use crate::tensor::DType;
-use crate::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use crate::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, UNET, VAE};
 use crate::weights::space::require_space;
 use crate::weights::write::{TensorSpec, Writer};
 use crate::weights::{Dtype, Manifest, synthetic};
@@ -32,7 +32,7 @@ pub struct SyntheticFiles {
 }
 
 impl SyntheticFiles {
-    /// The system of a preset (`sd21`, `tiny`), with adapters of `variant` or none.
+    /// The system of a preset (`sd21`, `mini`, `tiny`), with adapters of `variant` or none.
     ///
     /// # Errors
     /// There is no such preset.
@@ -54,7 +54,7 @@ impl SyntheticFiles {
         let (sd, tasr, stage1) = (Manifest::default(), Manifest::default(), Manifest::default());
         UNet::load(&Scope::new(&cx, &sd, UNET), &self.config.denoiser)?;
         Vae::load(&Scope::new(&cx, &sd, VAE), &self.config.vae)?;
-        TextTower::load(&Scope::new(&cx, &sd, TEXT), &self.config.text)?;
+        TextEncoder::load(&Scope::new(&cx, &sd, CONDITIONING), &self.config.text)?;
         ControlNet::load(&Scope::new(&cx, &tasr, CONTROLNET), &self.config.denoiser)?;
         if let Some(variant) = self.variant {
             Adapters::load(&Scope::new(&cx, &tasr, ADAPTER), &self.config.denoiser, variant)?;

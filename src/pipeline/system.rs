@@ -6,13 +6,13 @@ use super::denoiser::Networks;
 use super::stage::Stage;
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::models::{
-    Adapters, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, TextConfig, UNet, Vae, VaeConfig, Variant,
+    Adapters, Conditioning, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, UNet, Vae, VaeConfig, Variant,
 };
 use crate::nn::{Scope, Source};
 use crate::ops::Cx;
-use crate::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use crate::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, EMPTY, TEXT, UNET, VAE};
 use crate::weights::{Checkpoint, CheckpointSource, SyntheticSource};
 
 /// Which adapters a run uses.
@@ -173,16 +173,24 @@ impl Weights {
         }
     }
 
-    /// Loads the text tower.
+    /// Whether prompts change anything: false for a system without a text tower.
+    pub fn reads_prompts(&self) -> bool {
+        match &self.origin {
+            Origin::Files(files) => !files.sd.contains(EMPTY),
+            Origin::Synthetic(config) => matches!(config.text, Conditioning::Text(_)),
+        }
+    }
+
+    /// Loads what encodes prompts.
     ///
     /// # Errors
     /// One error that lists every tensor that is missing, mis-shaped or unknown.
-    pub fn load_text(&self, cx: &Cx) -> Result<TextTower> {
+    pub fn load_text(&self, cx: &Cx) -> Result<TextEncoder> {
         let sd = self.sd();
-        let config = self.config(&sd, cx, TEXT, |c| c.text.clone(), TextConfig::infer)?;
-        let tower = TextTower::load(&Scope::new(cx, sd.source(), TEXT), &config)?;
-        sd.finish(&[TEXT])?;
-        Ok(tower)
+        let config = self.config(&sd, cx, CONDITIONING, |c| c.text.clone(), Conditioning::infer)?;
+        let encoder = TextEncoder::load(&Scope::new(cx, sd.source(), CONDITIONING), &config)?;
+        sd.finish(&[if matches!(config, Conditioning::Text(_)) { TEXT } else { CONDITIONING }])?;
+        Ok(encoder)
     }
 
     /// Loads everything but the text tower.

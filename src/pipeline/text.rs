@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::stage::{fallback_note, wider};
 use super::system::Weights;
 use crate::error::{Error, Result};
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::ops::Cx;
 use crate::tensor::Tensor;
 
@@ -25,7 +25,7 @@ impl TextFeatures {
     /// Encodes every distinct row of `tokens`.
     pub fn encode<'t>(
         cx: &Cx,
-        tower: &TextTower,
+        tower: &TextEncoder,
         tokens: impl IntoIterator<Item = &'t [u32]>,
     ) -> Result<Self> {
         let mut features = TextFeatures { by_tokens: HashMap::new(), length: 0, width: 0 };
@@ -59,7 +59,7 @@ impl TextFeatures {
         }
     }
 
-    fn add(&mut self, cx: &Cx, tower: &TextTower, row: &[u32]) -> Result<()> {
+    fn add(&mut self, cx: &Cx, tower: &TextEncoder, row: &[u32]) -> Result<()> {
         if self.by_tokens.contains_key(row) {
             return Ok(());
         }
@@ -69,6 +69,11 @@ impl TextFeatures {
         }
         self.by_tokens.insert(row.to_vec(), encoded.to_f32()?);
         Ok(())
+    }
+
+    /// True where both rows of tokens have the same features: guidance by one against the other does nothing.
+    pub fn are_equal(&self, one: &[u32], other: &[u32]) -> bool {
+        matches!((self.by_tokens.get(one), self.by_tokens.get(other)), (Some(a), Some(b)) if a == b)
     }
 
     /// Features of `rows`, f32 [N, L, D].

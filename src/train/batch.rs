@@ -1,13 +1,13 @@
 //! From samples to what a step takes: tensors, latents, text features, timesteps and noise.
 
 use super::cache::LatentCache;
+use super::config;
 use super::config::Config;
 use super::data::Sample;
 use super::degrade::{Image, Random};
 use super::objective::{CleanLatent, Objective, PixelTerm, RewardForm, RewardTerm};
 use super::step::{Batch, Plan};
 use super::system::Trainee;
-use super::{config, degrade};
 use crate::error::{Error, Result};
 use crate::models::text::Tokenizer;
 use crate::models::vae::LATENT_SCALE;
@@ -17,9 +17,9 @@ use crate::ops::elementwise::combine;
 use crate::tensor::Tensor;
 
 /// Streams of random numbers of a step; pictures have those of their content.
-const TIMES: u64 = u64::from_le_bytes(*b"timestep");
-const NOISE: u64 = u64::from_le_bytes(*b"x_noises");
-const LATENT: u64 = u64::from_le_bytes(*b"z_noises");
+pub const TIMES: u64 = u64::from_le_bytes(*b"timestep");
+pub const NOISE: u64 = u64::from_le_bytes(*b"x_noises");
+pub const LATENT: u64 = u64::from_le_bytes(*b"z_noises");
 /// The last timestep of training.
 const LAST: usize = 999;
 
@@ -74,44 +74,51 @@ impl Batches<'_> {
 
         let vae = &trainee.frozen.vae;
         let latent = [n, size / vae.factor(), size / vae.factor(), vae.latent()];
-        let stream = |name: u64| Random::new(config.seed, step * config.accumulate as u64 + part, name);
-        let normal = |name: u64| {
-            let random = &mut stream(name);
-            let values: Vec<f32> = (0..latent.iter().product()).map(|_| random.normal() as f32).collect();
-            Tensor::from_f32(cx.device(), &values, latent)
-        };
+        let normal = |name: u64| normal(cx, config, (step, part), name, latent);
         let moments = |image: &Tensor| match &self.cache {
             Some(cache) => cache.moments(cx, vae, image),
             None => vae.moments(cx, image),
         };
         let adapters = config.losses.is_adapter_step(step);
-        let [first, last] =
-            if adapters { config.losses.adapter_steps } else { config.losses.controlnet_steps };
-        let random = &mut stream(TIMES);
+        let range = if adapters { config.losses.adapter_steps } else { config.losses.controlnet_steps };
         let tokens: Vec<_> = samples.iter().map(|sample| self.tokenizer.encode(&sample.prompt).ids).collect();
         let rows: Vec<&[u32]> = tokens.iter().map(|ids| &ids[..]).collect();
         Ok(Batch {
             latent: posterior(cx, &moments(&target)?, Some(&normal(LATENT)?), LATENT_SCALE)?,
             hint: posterior(cx, &moments(&clean)?, None, LATENT_SCALE)?,
             context: trainee.frozen.context(cx, &rows)?,
-            timesteps: (0..n).map(|_| first + random.index(last - first + 1)).collect(),
+            timesteps: timesteps(config, (step, part), TIMES, range, n),
             noise: normal(NOISE)?,
             target,
         })
     }
+}
 
-    /// A batch of `n` grey pictures, for its sizes.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub fn blank(&self, cx: &Cx, trainee: &Trainee, n: usize, step: u64) -> Result<Batch> {
-        let size = self.config.data.size;
-        let small = size / self.config.data.recipe.scale();
-        let grey =
-            |side: usize| degrade::Image { height: side, width: side, values: vec![0.5; side * side * 3] };
-        let sample = || Sample { high: grey(size), low: grey(small), prompt: String::new() };
-        self.make(cx, trainee, &(0..n).map(|_| sample()).collect::<Vec<_>>(), step, 0)
-    }
+/// The random numbers called `name` of a part of an optimizer step.
+fn stream(config: &Config, (step, part): (u64, u64), name: u64) -> Random {
+    Random::new(config.seed, step * config.accumulate as u64 + part, name)
+}
+
+/// Unit normal values of `shape`, f32.
+///
+/// # Errors
+/// Memory is short.
+pub fn normal(cx: &Cx, config: &Config, place: (u64, u64), name: u64, shape: [usize; 4]) -> Result<Tensor> {
+    let random = &mut stream(config, place, name);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.normal() as f32).collect();
+    Tensor::from_f32(cx.device(), &values, shape)
+}
+
+/// `n` timesteps, the first and last possible of which are given.
+pub fn timesteps(
+    config: &Config,
+    place: (u64, u64),
+    name: u64,
+    [first, last]: [usize; 2],
+    n: usize,
+) -> Vec<usize> {
+    let random = &mut stream(config, place, name);
+    (0..n).map(|_| first + random.index(last - first + 1)).collect()
 }
 
 /// Pictures of one size as [N, H, W, 3].

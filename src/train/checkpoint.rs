@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::ema::Ema;
-use super::optimizer::{Exported, Learner, State};
-use super::system::Trainee;
+use super::optimizer::{Exported, Learning, State};
 use crate::error::{Error, Result};
-use crate::nn::Layer;
 use crate::ops::Cx;
 use crate::weights::write::{TensorSpec, Writer};
 use crate::weights::{Checkpoint, Dtype};
@@ -23,28 +21,24 @@ const SECOND: &str = "second.";
 const AVERAGE: &str = "ema.";
 
 /// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// optimizer steps done
     pub step: u64,
-    /// updates of the ControlNet and of the adapters
-    pub updates: [u64; 2],
+    /// updates of each network that learns
+    pub updates: Vec<u64>,
     pub seed: u64,
+    /// seconds used of a limited time
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// of the settings that decide the numbers
     pub settings: String,
 }
 
-/// What a checkpoint holds besides the place.
+/// What a checkpoint holds besides the place: the networks that learn, and their averages where they are kept.
 pub struct Contents<'a> {
-    pub trainee: &'a mut Trainee,
-    pub averages: &'a mut Averages,
-}
-
-/// The averaged weights of both networks, where they are kept.
-#[derive(Default)]
-pub struct Averages {
-    pub controlnet: Option<Ema>,
-    pub adapters: Option<Ema>,
+    pub learners: Vec<&'a dyn Learning>,
+    pub averages: &'a [Ema],
 }
 
 /// The file of `step` in `folder`.
@@ -108,12 +102,12 @@ fn prefixed(prefix: &str, tensors: Vec<Exported>) -> impl Iterator<Item = Export
 }
 
 /// Every tensor of a network's training.
-fn tensors_of<N: Layer>(learner: &Learner<N>, average: Option<&Ema>) -> Result<Vec<Exported>> {
+fn tensors_of(learner: &dyn Learning, average: Option<&Ema>) -> Result<Vec<Exported>> {
     let mut all = learner.export(State::Master)?;
     all.extend(prefixed(FIRST, learner.export(State::First)?));
     all.extend(prefixed(SECOND, learner.export(State::Second)?));
     if let Some(average) = average {
-        all.extend(prefixed(AVERAGE, average.export(&learner.trained)?));
+        all.extend(prefixed(AVERAGE, average.export(learner.parameters())?));
     }
     Ok(all)
 }
@@ -123,39 +117,48 @@ fn tensors_of<N: Layer>(learner: &Learner<N>, average: Option<&Ema>) -> Result<V
 /// # Errors
 /// The disk is full or the file cannot be written.
 pub fn save(path: &Path, place: &Place, contents: &Contents) -> Result<()> {
-    let mut tensors = tensors_of(&contents.trainee.controlnet, contents.averages.controlnet.as_ref())?;
-    if let Some(adapters) = &contents.trainee.adapters {
-        tensors.extend(tensors_of(adapters, contents.averages.adapters.as_ref())?);
+    let mut tensors = Vec::new();
+    for (i, learner) in contents.learners.iter().enumerate() {
+        tensors.extend(tensors_of(*learner, contents.averages.get(i))?);
     }
     let place =
         serde_json::to_string(place).map_err(|e| Error::internal(format!("a place in a run: {e}")))?;
-    write(path, &tensors, &BTreeMap::from([(KEY.to_owned(), place)]))
+    write(path, &tensors, Dtype::F32, &BTreeMap::from([(KEY.to_owned(), place)]))
 }
 
-/// Writes the trained weights, averaged where averages are kept, for `tasr upscale --tasr`.
+/// The trained weights, averaged where averages are kept.
 ///
 /// # Errors
-/// As [`save`].
-pub fn export(path: &Path, trainee: &Trainee, averages: &Averages) -> Result<()> {
-    let mut tensors = match &averages.controlnet {
-        Some(average) => average.export(&trainee.controlnet.trained)?,
-        None => trainee.controlnet.export(State::Master)?,
-    };
-    if let Some(adapters) = &trainee.adapters {
-        tensors.extend(match &averages.adapters {
-            Some(average) => average.export(&adapters.trained)?,
-            None => adapters.export(State::Master)?,
+/// The device fails.
+pub fn learnt(contents: &Contents) -> Result<Vec<Exported>> {
+    let mut tensors = Vec::new();
+    for (i, learner) in contents.learners.iter().enumerate() {
+        tensors.extend(match contents.averages.get(i) {
+            Some(average) => average.export(learner.parameters())?,
+            None => learner.export(State::Master)?,
         });
     }
-    write(path, &tensors, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
+    Ok(tensors)
 }
 
-fn write(path: &Path, tensors: &[Exported], metadata: &BTreeMap<String, String>) -> Result<()> {
-    let specs =
-        tensors.iter().map(|tensor| TensorSpec::new(&tensor.name, Dtype::F32, &tensor.shape)).collect();
+/// Writes weights for `tasr upscale`.
+///
+/// # Errors
+/// As [`save`]; a value that `dtype` cannot hold.
+pub fn export(path: &Path, tensors: &[Exported], dtype: Dtype) -> Result<()> {
+    write(path, tensors, dtype, &BTreeMap::from([("format".to_owned(), "pt".to_owned())]))
+}
+
+fn write(path: &Path, tensors: &[Exported], dtype: Dtype, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let specs = tensors.iter().map(|tensor| TensorSpec::new(&tensor.name, dtype, &tensor.shape)).collect();
     let mut writer = Writer::create(path, specs, metadata)?;
     for tensor in tensors {
         writer.write_f32(&tensor.name, &tensor.values)?;
+    }
+    if let Some(name) = writer.overflowed().first() {
+        return Err(Error::weights(format!("a value of {name} is beyond the largest that {dtype} holds"))
+            .at(path.display().to_string())
+            .fix("use --export-dtype bf16 or f32"));
     }
     writer.finish().map(|_| ())
 }
@@ -180,20 +183,26 @@ pub fn place(path: &Path) -> Result<Place> {
 ///
 /// # Errors
 /// The file holds other networks.
-pub fn restore(cx: &Cx, path: &Path, place: &Place, contents: &mut Contents) -> Result<()> {
+pub fn restore(
+    cx: &Cx,
+    path: &Path,
+    place: &Place,
+    learners: Vec<&mut dyn Learning>,
+    averages: &mut [Ema],
+) -> Result<()> {
     let file = Checkpoint::open(path)?;
-    let Contents { trainee, averages } = contents;
-    restore_one(cx, &file, &mut trainee.controlnet, averages.controlnet.as_mut(), place.updates[0])?;
-    if let Some(adapters) = &mut trainee.adapters {
-        restore_one(cx, &file, adapters, averages.adapters.as_mut(), place.updates[1])?;
+    let mut averages = averages.iter_mut();
+    for (i, learner) in learners.into_iter().enumerate() {
+        let updates = place.updates.get(i).copied().unwrap_or_default();
+        restore_one(cx, &file, learner, averages.next(), updates)?;
     }
     Ok(())
 }
 
-fn restore_one<N: Layer>(
+fn restore_one(
     cx: &Cx,
     file: &Checkpoint,
-    learner: &mut Learner<N>,
+    learner: &mut dyn Learning,
     average: Option<&mut Ema>,
     updates: u64,
 ) -> Result<()> {
@@ -214,14 +223,14 @@ fn restore_one<N: Layer>(
         State::First => FIRST,
         State::Second => SECOND,
     };
-    learner.restore(cx, updates, |state, name, shape| read(prefix(state), name, shape))?;
+    learner.restore(cx, updates, &mut |state, name, shape| read(prefix(state), name, shape))?;
     match average {
         // Averages that the run has only now been asked for start from the masters.
         Some(average) if !file.has_prefix(AVERAGE) => {
-            *average = Ema::new(cx, &learner.trained, average.decay())?;
+            *average = Ema::new(cx, learner.parameters(), average.decay())?;
             Ok(())
         }
-        Some(average) => average.restore(cx, &learner.trained, |name, shape| read(AVERAGE, name, shape)),
+        Some(average) => average.restore(cx, learner.parameters(), |name, shape| read(AVERAGE, name, shape)),
         None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::optimizer::Exported;
 use crate::error::Result;
-use crate::nn::{Parameter, Trained};
+use crate::nn::Parameter;
 use crate::ops::Cx;
 use crate::ops::elementwise::combine;
 use crate::tensor::Tensor;
@@ -18,9 +18,9 @@ impl Ema {
     ///
     /// # Errors
     /// Memory is short.
-    pub fn new<N>(cx: &Cx, trained: &Trained<N>, decay: f64) -> Result<Self> {
+    pub fn new(cx: &Cx, parameters: &[Parameter], decay: f64) -> Result<Self> {
         let copy = |parameter: &Parameter| combine(cx, &[(1.0, &parameter.master.detached())], 0.0);
-        Ok(Ema { decay, averages: trained.parameters.iter().map(copy).collect::<Result<_>>()? })
+        Ok(Ema { decay, averages: parameters.iter().map(copy).collect::<Result<_>>()? })
     }
 
     pub fn decay(&self) -> f64 {
@@ -31,9 +31,9 @@ impl Ema {
     ///
     /// # Errors
     /// Memory is short.
-    pub fn follow<N>(&mut self, cx: &Cx, trained: &Trained<N>) -> Result<()> {
+    pub fn follow(&mut self, cx: &Cx, parameters: &[Parameter]) -> Result<()> {
         let (keep, take) = (self.decay as f32, (1.0 - self.decay) as f32);
-        for (average, parameter) in self.averages.iter_mut().zip(&trained.parameters) {
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
             *average = combine(cx, &[(keep, average), (take, &parameter.master.detached())], 0.0)?;
         }
         Ok(())
@@ -43,9 +43,9 @@ impl Ema {
     ///
     /// # Errors
     /// The device fails.
-    pub fn export<N>(&self, trained: &Trained<N>) -> Result<Vec<Exported>> {
+    pub fn export(&self, parameters: &[Parameter]) -> Result<Vec<Exported>> {
         let mut tensors = Vec::new();
-        for (average, parameter) in self.averages.iter().zip(&trained.parameters) {
+        for (average, parameter) in self.averages.iter().zip(parameters) {
             let shape = parameter.part_shape();
             for (name, part) in parameter.parts(average)? {
                 tensors.push(Exported {
@@ -62,13 +62,13 @@ impl Ema {
     ///
     /// # Errors
     /// One of them is missing.
-    pub fn restore<N>(
+    pub fn restore(
         &mut self,
         cx: &Cx,
-        trained: &Trained<N>,
+        parameters: &[Parameter],
         mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
     ) -> Result<()> {
-        for (average, parameter) in self.averages.iter_mut().zip(&trained.parameters) {
+        for (average, parameter) in self.averages.iter_mut().zip(parameters) {
             let shape = parameter.part_shape();
             let mut values = Vec::new();
             for name in parameter.names() {

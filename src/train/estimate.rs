@@ -1,14 +1,13 @@
 //! How much memory a training will need, found by running a step of each kind on the planning device.
 
-use super::batch::Batches;
 use super::config::Config;
+use super::data::Sample;
+use super::degrade::Image;
 use super::ema::Ema;
+use super::lesson;
 use super::run::optimizer;
-use super::step::step;
-use super::system::Trainee;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
-use crate::models::text::Tokenizer;
 use crate::ops::Cx;
 use crate::tensor::DType;
 use crate::weights::space::in_units;
@@ -51,39 +50,20 @@ impl Measured {
 fn planned(target: Target, dtype: DType, config: &Config, images: usize) -> Result<(usize, usize)> {
     let device = Device::plan(target);
     let cx = Cx::new(device.clone(), dtype)?;
-    let mut trainee = Trainee::load(&cx, config)?;
+    let mut lesson = lesson::open(&cx, config)?;
     // Averages are as large as the masters, and live as long.
-    let average = |learners: &Trainee| -> Result<Vec<Ema>> {
-        let Some(decay) = config.ema else { return Ok(Vec::new()) };
-        let mut all = vec![Ema::new(&cx, &learners.controlnet.trained, decay)?];
-        if let Some(adapters) = &learners.adapters {
-            all.push(Ema::new(&cx, &adapters.trained, decay)?);
-        }
-        Ok(all)
-    };
-    let averages = average(&trainee)?;
-    let batches = Batches { config, tokenizer: Tokenizer::new(), cache: None };
+    let averages = lesson
+        .learners()
+        .into_iter()
+        .filter_map(|learner| config.ema.map(|decay| Ema::new(&cx, learner.parameters(), decay)));
+    let averages = averages.collect::<Result<Vec<_>>>()?;
+    let samples = vec![blank(config); images];
     for kind in [0, 1] {
-        let adapters = config.losses.is_adapter_step(kind);
-        let batch = batches.blank(&cx, &trainee, images, kind)?;
-        let mut found = step(
-            &cx,
-            &trainee.frozen,
-            &trainee.learners(),
-            &batch,
-            &batches.plan(adapters),
-            trainee.reward.as_deref(),
-        )?;
-        let settings = optimizer(config, kind);
-        match &mut trainee.adapters {
-            Some(learner) if adapters => {
-                learner.accumulate(&cx, &mut found.gradients)?;
-                learner.update(&cx, &settings, None)?;
-            }
-            _ => {
-                trainee.controlnet.accumulate(&cx, &mut found.gradients)?;
-                trainee.controlnet.update(&cx, &settings, None)?;
-            }
+        let (_, mut gradients) = lesson.step(&cx, &samples, kind, 0)?;
+        let turn = lesson.turn(kind);
+        if let Some(learner) = lesson.learners_mut().into_iter().nth(turn) {
+            learner.accumulate(&cx, &mut gradients)?;
+            learner.update(&cx, &optimizer(config, kind, 0.0), None)?;
         }
     }
     drop(averages);
@@ -91,6 +71,13 @@ fn planned(target: Target, dtype: DType, config: &Config, images: usize) -> Resu
         Device::Plan(plan) => Ok((plan.weight_bytes(), plan.activation_bytes())),
         Device::Cpu(_) | Device::Gpu(_) => Err(Error::internal("a plan needs the planning device")),
     }
+}
+
+/// A grey sample, for its sizes.
+fn blank(config: &Config) -> Sample {
+    let grey = |side: usize| Image { height: side, width: side, values: vec![0.5; side * side * 3] };
+    let size = config.data.size;
+    Sample { high: grey(size), low: grey(size / config.data.recipe.scale()), prompt: String::new() }
 }
 
 /// Says what a run needs, or refuses one that does not fit into `available` bytes with what would.

@@ -22,6 +22,7 @@ pub mod degrade;
 mod ema;
 pub mod estimate;
 mod init;
+mod lesson;
 pub mod log;
 pub mod loss;
 pub mod objective;

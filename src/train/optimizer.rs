@@ -3,7 +3,7 @@
 use crate::autograd::Gradients;
 use crate::device::Purpose;
 use crate::error::{Error, Result};
-use crate::nn::{Layer, Trained};
+use crate::nn::{self, Layer, Trained};
 use crate::ops::adamw::{AdamW, Parameter, Scaling, adamw, gradient_norm};
 use crate::ops::{Cx, sum};
 use crate::tensor::{DType, Tensor, TensorMut};
@@ -176,5 +176,44 @@ impl<N: Layer> Learner<N> {
         self.steps = steps;
         self.forget();
         self.trained.refresh(cx)
+    }
+}
+
+/// Reads a tensor of a checkpoint.
+pub type Read<'a> = dyn FnMut(State, &str, &[usize]) -> Result<Vec<f32>> + 'a;
+
+/// A network in training, whichever it is; see [`Learner`].
+pub trait Learning {
+    fn parameters(&self) -> &[nn::Parameter];
+    fn steps(&self) -> u64;
+    fn accumulate(&mut self, cx: &Cx, found: &mut Gradients) -> Result<()>;
+    fn update(&mut self, cx: &Cx, settings: &AdamW, limit: Option<f32>) -> Result<f32>;
+    fn export(&self, state: State) -> Result<Vec<Exported>>;
+    fn restore(&mut self, cx: &Cx, steps: u64, read: &mut Read) -> Result<()>;
+}
+
+impl<N: Layer> Learning for Learner<N> {
+    fn parameters(&self) -> &[nn::Parameter] {
+        &self.trained.parameters
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn accumulate(&mut self, cx: &Cx, found: &mut Gradients) -> Result<()> {
+        Learner::accumulate(self, cx, found)
+    }
+
+    fn update(&mut self, cx: &Cx, settings: &AdamW, limit: Option<f32>) -> Result<f32> {
+        Learner::update(self, cx, settings, limit)
+    }
+
+    fn export(&self, state: State) -> Result<Vec<Exported>> {
+        Learner::export(self, state)
+    }
+
+    fn restore(&mut self, cx: &Cx, steps: u64, read: &mut Read) -> Result<()> {
+        Learner::restore(self, cx, steps, read)
     }
 }

@@ -78,7 +78,7 @@ impl Probe {
         let batch = batches.make(cx, &self.trainee, &self.samples, self.steps, 0)?;
         let (frozen, learners) = (&self.trainee.frozen, self.trainee.learners());
         let mut found = step(cx, frozen, &learners, &batch, &batches.plan(adapters), None)?;
-        let settings = optimizer(config, self.steps);
+        let settings = optimizer(config, self.steps, 0.0);
         let limit = config.clip_norm.map(|norm| norm as f32);
         match &mut self.trainee.adapters {
             Some(learner) if adapters => {

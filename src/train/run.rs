@@ -6,22 +6,19 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::batch::Batches;
-use super::cache::LatentCache;
-use super::checkpoint::{self, Averages, Contents, Place};
-use super::config::{Config, Stage};
-use super::data::{Dataset, Loader, entries};
+use super::checkpoint::{self, Contents, Place};
+use super::config::{Config, Schedule, Stage};
+use super::data::{Dataset, Loader, Sample, entries};
 use super::ema::Ema;
+use super::lesson::{self, Lesson, Told};
 use super::log::{EventFile, LineFile};
-use super::step::{Losses, step};
-use super::system::Trainee;
 use super::validate::Validator;
 use crate::error::{Error, Result};
 use crate::image::hash::fnv1a_64;
-use crate::models::text::Tokenizer;
 use crate::ops::Cx;
 use crate::ops::adamw::AdamW;
 use crate::pipeline::progress::{FileEnd, Progress};
+use crate::weights::Dtype;
 
 /// A loss above this, and this many times its running mean, has diverged.
 const DIVERGED: (f64, f64) = (10.0, 20.0);
@@ -38,11 +35,27 @@ pub enum Resume {
     From(PathBuf),
 }
 
-/// AdamW at optimizer step `index` (from 0), the rate rising over the first steps.
-pub fn optimizer(config: &Config, index: u64) -> AdamW {
+/// The trained weights, for `tasr upscale`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    pub path: PathBuf,
+    pub dtype: Dtype,
+}
+
+/// AdamW at optimizer step `index` (from 0) when `spent` of the time of the run, 0 to 1, is over: the rate rises over
+/// the first steps, and follows the schedule from there on. A run that is limited in time is as far as its steps or its
+/// time are, whichever is further.
+pub fn optimizer(config: &Config, index: u64, spent: f64) -> AdamW {
     let rise = ((index + 1) as f64 / config.warmup.max(1) as f64).min(1.0);
+    let fall = match config.schedule {
+        Schedule::Constant => 1.0,
+        Schedule::Cosine => {
+            let way = (index as f64 / config.steps as f64).max(spent).min(1.0);
+            0.5 * (1.0 + (std::f64::consts::PI * way).cos())
+        }
+    };
     AdamW {
-        rate: (config.learning_rate * rise) as f32,
+        rate: (config.learning_rate * rise * fall) as f32,
         beta1: config.betas[0] as f32,
         beta2: config.betas[1] as f32,
         eps: config.epsilon as f32,
@@ -53,7 +66,7 @@ pub fn optimizer(config: &Config, index: u64) -> AdamW {
 /// What decides the numbers of a run, as text; a resumed run should have the same.
 fn settings(config: &Config) -> String {
     let text = format!(
-        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
         config.stage,
         config.adapter,
         config.batch,
@@ -63,9 +76,13 @@ fn settings(config: &Config) -> String {
         config.betas,
         config.epsilon,
         config.warmup,
+        config.schedule,
+        // The end of a schedule is a part of it.
+        (config.schedule == Schedule::Cosine).then_some((config.steps, config.minutes)),
         config.clip_norm,
         config.ema,
         config.losses,
+        config.reconstruction,
         config.data,
         config.cleaner,
     );
@@ -81,7 +98,7 @@ pub fn train(
     cx: &Cx,
     config: &Config,
     resume: &Resume,
-    export: Option<&Path>,
+    export: Option<&Export>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let folder = &config.output;
@@ -97,8 +114,9 @@ pub fn train(
         run.resume(path)?;
     }
     run.all()?;
-    if let Some(path) = export {
-        checkpoint::export(path, &run.trainee, &run.averages)?;
+    if let Some(Export { path, dtype }) = export {
+        let learnt = checkpoint::learnt(&run.contents())?;
+        checkpoint::export(path, &run.lesson.export(cx, learnt)?, *dtype)?;
         let path = path.display().to_string();
         progress.end_file(&folder.display().to_string(), FileEnd::Written { output: &path });
     }
@@ -123,88 +141,90 @@ struct Run<'a> {
     cx: &'a Cx,
     config: &'a Config,
     progress: &'a dyn Progress,
-    trainee: Trainee,
-    averages: Averages,
-    batches: Batches<'a>,
+    lesson: Box<dyn Lesson + 'a>,
+    /// of each network that learns, where averages are kept
+    averages: Vec<Ema>,
     validator: Option<Validator>,
     /// optimizer steps done
     done: u64,
     /// of the total loss, for telling divergence
     running: f64,
+    /// the learning rate of the last step
+    rate: f32,
     /// step of the newest checkpoint written or read
     saved: Option<u64>,
+    /// when the loop began, and the seconds that earlier runs took
+    started: Instant,
+    before: f64,
 }
 
 /// What happened since the last line of the log.
 struct Window {
     start: Instant,
+    steps: usize,
     images: usize,
-    sums: [f64; 4],
-    /// steps that had each loss
-    counts: [usize; 4],
+    /// name, sum, steps that had it
+    sums: Vec<(&'static str, f64, usize)>,
     norm: f64,
 }
 
 impl Window {
     fn new() -> Self {
-        Window { start: Instant::now(), images: 0, sums: [0.0; 4], counts: [0; 4], norm: 0.0 }
+        Window { start: Instant::now(), steps: 0, images: 0, sums: Vec::new(), norm: 0.0 }
     }
 
-    fn add(&mut self, losses: &Losses, images: usize, norm: f64) {
+    fn add(&mut self, losses: &Told, images: usize, norm: f64) {
+        self.steps += 1;
         self.images += images;
         self.norm = norm;
-        let parts = [Some(losses.total), Some(losses.denoise), losses.pixel, losses.reward];
-        for ((sum, count), part) in self.sums.iter_mut().zip(&mut self.counts).zip(parts) {
-            if let Some(part) = part {
-                *sum += part;
-                *count += 1;
+        for &(name, value) in [("total", losses.total)].iter().chain(&losses.parts) {
+            match self.sums.iter_mut().find(|(own, ..)| *own == name) {
+                Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1),
+                None => self.sums.push((name, value, 1)),
             }
         }
     }
 
     /// Names and means of the losses there were.
     fn means(&self) -> Vec<(&'static str, f64)> {
-        let names = ["total", "denoise", "pixel", "reward"];
-        let parts = names.into_iter().zip(self.sums.iter().zip(self.counts));
-        parts
-            .filter(|(_, (_, count))| *count > 0)
-            .map(|(name, (sum, count))| (name, sum / count as f64))
-            .collect()
+        self.sums.iter().map(|&(name, sum, count)| (name, sum / count as f64)).collect()
     }
 
-    fn rate(&self) -> f64 {
-        self.images as f64 / self.start.elapsed().as_secs_f64().max(1e-9)
+    fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64().max(1e-9)
     }
 }
 
 impl<'a> Run<'a> {
     fn open(cx: &'a Cx, config: &'a Config, progress: &'a dyn Progress) -> Result<Self> {
-        let trainee = Trainee::load(cx, config)?;
-        let weights = fnv1a_64(format!("{:?}{:?}", config.model.sd, config.model.preset).bytes());
-        let cache =
-            config.latent_cache.as_deref().map(|folder| LatentCache::open(folder, weights)).transpose()?;
-        let mut averages = Averages::default();
-        if let Some(decay) = config.ema {
-            averages.controlnet = Some(Ema::new(cx, &trainee.controlnet.trained, decay)?);
-            if let Some(adapters) = &trainee.adapters {
-                averages.adapters = Some(Ema::new(cx, &adapters.trained, decay)?);
+        let lesson = lesson::open(cx, config)?;
+        let averages = match config.ema {
+            None => Vec::new(),
+            Some(decay) => {
+                let learners = lesson.learners().into_iter();
+                learners.map(|learner| Ema::new(cx, learner.parameters(), decay)).collect::<Result<_>>()?
             }
-        }
+        };
         let validator =
             config.validation.as_ref().map(|validation| Validator::new(config, validation)).transpose()?;
-        let batches = Batches { config, tokenizer: Tokenizer::new(), cache };
         Ok(Run {
             cx,
             config,
             progress,
-            trainee,
+            lesson,
             averages,
-            batches,
             validator,
             done: 0,
             running: 0.0,
+            rate: 0.0,
             saved: None,
+            started: Instant::now(),
+            before: 0.0,
         })
+    }
+
+    fn contents(&self) -> Contents<'_> {
+        Contents { learners: self.lesson.learners(), averages: &self.averages }
     }
 
     fn resume(&mut self, path: &Path) -> Result<()> {
@@ -215,17 +235,28 @@ impl<'a> Run<'a> {
                 path.display()
             ));
         }
-        let mut contents = Contents { trainee: &mut self.trainee, averages: &mut self.averages };
-        checkpoint::restore(self.cx, path, &place, &mut contents)?;
+        checkpoint::restore(self.cx, path, &place, self.lesson.learners_mut(), &mut self.averages)?;
         (self.done, self.saved) = (place.step, Some(place.step));
+        self.before = place.seconds.unwrap_or_default();
         self.progress.note(&format!("going on at step {} from {}", place.step, path.display()));
         Ok(())
+    }
+
+    /// The part of a limited time that is over.
+    fn spent(&self) -> f64 {
+        let seconds = self.before + self.started.elapsed().as_secs_f64();
+        self.config.minutes.map_or(0.0, |minutes| seconds / (60.0 * minutes))
     }
 
     fn all(&mut self) -> Result<()> {
         let (config, folder) = (self.config, &self.config.output);
         if self.done >= config.steps {
             self.progress.note(&format!("all {} steps are done", config.steps));
+            return Ok(());
+        }
+        self.started = Instant::now();
+        if self.spent() >= 1.0 {
+            self.progress.note("the time of train.minutes is over");
             return Ok(());
         }
         let dataset = Dataset::new(entries(&config.pictures)?, config.data.clone())?;
@@ -236,8 +267,10 @@ impl<'a> Run<'a> {
         self.progress.begin_run(1);
         self.progress.begin_file(&folder.display().to_string());
         self.progress.steps("training", (config.steps - self.done) as usize);
+        self.started = Instant::now();
         let mut window = Window::new();
-        while self.done < config.steps {
+        let mut ended = false;
+        while !ended {
             if let Err(stop) = self.progress.check_interrupt() {
                 self.save()?;
                 return Err(stop);
@@ -246,70 +279,49 @@ impl<'a> Run<'a> {
             self.done += 1;
             window.add(&losses, config.batch, norm);
             self.progress.step();
-            if self.done.is_multiple_of(config.log_every) || self.done == config.steps {
+            ended = self.done == config.steps || self.spent() >= 1.0;
+            if self.done.is_multiple_of(config.log_every) || ended {
                 self.tell(&window, &mut lines, &mut events)?;
                 window = Window::new();
             }
             if let Some(validation) = &config.validation
-                && (self.done.is_multiple_of(validation.every) || self.done == config.steps)
+                && (self.done.is_multiple_of(validation.every) || ended)
             {
                 self.validate(&mut lines, &mut events)?;
             }
-            if self.done.is_multiple_of(config.checkpoint_every) || self.done == config.steps {
+            if self.done.is_multiple_of(config.checkpoint_every) || ended {
                 self.save()?;
             }
+        }
+        if self.done < config.steps {
+            self.progress.note(&format!("the time of train.minutes is over after {} steps", self.done));
         }
         Ok(())
     }
 
     /// One optimizer step: the mean losses of its parts, and the norm of the gradient.
-    fn step(&mut self, loader: &mut Loader) -> Result<(Losses, f64)> {
+    fn step(&mut self, loader: &mut Loader) -> Result<(Told, f64)> {
         let (cx, config) = (self.cx, self.config);
-        let adapters = config.losses.is_adapter_step(self.done);
-        let plan = self.batches.plan(adapters);
-        let mut mean = Losses::default();
-        let share = 1.0 / config.accumulate as f64;
+        let turn = self.lesson.turn(self.done);
+        let silent = || Error::internal("a step of a network that does not learn");
+        let mut mean = Told::default();
         for part in 0..config.accumulate {
-            let samples: Vec<_> =
+            let samples: Vec<Sample> =
                 (0..config.batch / config.accumulate).map(|_| loader.next_sample()).collect::<Result<_>>()?;
-            let batch = self.batches.make(cx, &self.trainee, &samples, self.done, part as u64)?;
-            let reward = self.trainee.reward.as_deref();
-            let mut found = step(cx, &self.trainee.frozen, &self.trainee.learners(), &batch, &plan, reward)?;
-            self.judge(&found.losses)?;
-            let add = |sum: &mut f64, value: f64| *sum += share * value;
-            add(&mut mean.total, found.losses.total);
-            add(&mut mean.denoise, found.losses.denoise);
-            for (sum, value) in
-                [(&mut mean.pixel, found.losses.pixel), (&mut mean.reward, found.losses.reward)]
-            {
-                if let Some(value) = value {
-                    add(sum.get_or_insert(0.0), value);
-                }
-            }
-            match &mut self.trainee.adapters {
-                Some(learner) if adapters => learner.accumulate(cx, &mut found.gradients)?,
-                _ => self.trainee.controlnet.accumulate(cx, &mut found.gradients)?,
-            }
+            let (losses, mut gradients) = self.lesson.step(cx, &samples, self.done, part as u64)?;
+            self.judge(&losses)?;
+            mean.add(&losses, 1.0 / config.accumulate as f64);
+            let learner = self.lesson.learners_mut().into_iter().nth(turn).ok_or_else(silent)?;
+            learner.accumulate(cx, &mut gradients)?;
         }
-        let settings = optimizer(config, self.done);
+        let settings = optimizer(config, self.done, self.spent());
+        self.rate = settings.rate;
         let limit = config.clip_norm.map(|norm| norm as f32);
-        let norm = match &mut self.trainee.adapters {
-            Some(learner) if adapters => {
-                let norm = learner.update(cx, &settings, limit)?;
-                if let Some(average) = &mut self.averages.adapters {
-                    average.follow(cx, &learner.trained)?;
-                }
-                norm
-            }
-            _ => {
-                let learner = &mut self.trainee.controlnet;
-                let norm = learner.update(cx, &settings, limit)?;
-                if let Some(average) = &mut self.averages.controlnet {
-                    average.follow(cx, &learner.trained)?;
-                }
-                norm
-            }
-        };
+        let learner = self.lesson.learners_mut().into_iter().nth(turn).ok_or_else(silent)?;
+        let norm = learner.update(cx, &settings, limit)?;
+        if let Some(average) = self.averages.get_mut(turn) {
+            average.follow(cx, learner.parameters())?;
+        }
         if !norm.is_finite() {
             return Err(self.lost("the gradient is not finite"));
         }
@@ -318,7 +330,7 @@ impl<'a> Run<'a> {
     }
 
     /// Stops a run that is no longer one.
-    fn judge(&self, losses: &Losses) -> Result<()> {
+    fn judge(&self, losses: &Told) -> Result<()> {
         if !losses.total.is_finite() {
             return Err(self.lost("the loss is not finite"));
         }
@@ -342,10 +354,12 @@ impl<'a> Run<'a> {
     }
 
     fn tell(&self, window: &Window, lines: &mut LineFile, events: &mut EventFile) -> Result<()> {
-        let (means, rate) = (window.means(), window.rate());
-        let learning_rate = f64::from(optimizer(self.config, self.done - 1).rate);
+        let (means, seconds) = (window.means(), window.seconds());
+        let (rate, each) = (window.images as f64 / seconds, seconds / window.steps.max(1) as f64);
+        let learning_rate = f64::from(self.rate);
         let mut line = json!({"step": self.done, "norm": window.norm, "learning_rate": learning_rate,
-            "images_per_second": (rate * 1000.0).round() / 1000.0});
+            "images_per_second": (rate * 1000.0).round() / 1000.0,
+            "seconds_per_step": (each * 1e5).round() / 1e5});
         let mut scalars: Vec<(String, f64)> = Vec::new();
         for (name, mean) in &means {
             line[*name] = Value::from(*mean);
@@ -355,12 +369,17 @@ impl<'a> Run<'a> {
             ("gradient/norm".into(), window.norm),
             ("learning_rate".into(), learning_rate),
             ("images_per_second".into(), rate),
+            ("seconds_per_step".into(), each),
         ]);
         lines.write(&line)?;
         let scalars: Vec<(&str, f64)> = scalars.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         events.scalars(self.done, &scalars)?;
         let parts: Vec<String> = means.iter().map(|(name, mean)| format!("{name} {mean:.4}")).collect();
-        self.progress.note(&format!("step {}: {}, {rate:.2} images/s", self.done, parts.join(", ")));
+        self.progress.note(&format!(
+            "step {}: {}, {each:.3} s a step, {rate:.2} images/s",
+            self.done,
+            parts.join(", ")
+        ));
         Ok(())
     }
 
@@ -368,7 +387,7 @@ impl<'a> Run<'a> {
         let Some(validator) = &self.validator else { return Ok(()) };
         let folder = self.config.output.join("samples").join(format!("step-{:08}", self.done));
         std::fs::create_dir_all(&folder).map_err(|e| Error::io("create the folder", &folder, &e))?;
-        let sampled = validator.run(self.cx, &self.trainee)?;
+        let sampled = validator.run(self.cx, &*self.lesson)?;
         for (i, one) in sampled.iter().enumerate() {
             let path = folder.join(format!("{i:03}.png"));
             std::fs::write(&path, &one.png).map_err(|e| Error::io("write the picture", &path, &e))?;
@@ -387,16 +406,13 @@ impl<'a> Run<'a> {
         }
         let place = Place {
             step: self.done,
-            updates: [
-                self.trainee.controlnet.steps(),
-                self.trainee.adapters.as_ref().map_or(0, |learner| learner.steps()),
-            ],
+            updates: self.lesson.learners().iter().map(|learner| learner.steps()).collect(),
             seed: self.config.seed,
+            seconds: self.config.minutes.map(|_| self.before + self.started.elapsed().as_secs_f64()),
             settings: settings(self.config),
         };
         let folder = &self.config.output;
-        let contents = Contents { trainee: &mut self.trainee, averages: &mut self.averages };
-        checkpoint::save(&checkpoint::path_of(folder, self.done), &place, &contents)?;
+        checkpoint::save(&checkpoint::path_of(folder, self.done), &place, &self.contents())?;
         self.saved = Some(self.done);
         checkpoint::prune(folder, self.config.keep)
     }

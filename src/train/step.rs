@@ -4,7 +4,7 @@ use super::loss::{mean_squared_error, pixel_loss, reward_loss, scaled};
 use super::objective::{CleanLatent, Objective};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::models::unet::Control;
 use crate::models::{Adapters, ControlNet, UNet, Vae};
 use crate::nn::Trained;
@@ -22,7 +22,7 @@ pub trait Reward {
 
 /// The networks that no step changes.
 pub struct Frozen {
-    pub text: TextTower,
+    pub text: TextEncoder,
     pub vae: Vae,
     pub unet: UNet,
 }
@@ -101,7 +101,7 @@ impl Frozen {
 }
 
 /// Factors of the noisy latent, the predicted noise: signal, spread; then of x and eps in the clean latent.
-fn factors(timesteps: &[usize], clean: CleanLatent) -> Result<[Vec<f32>; 4]> {
+pub(super) fn factors(timesteps: &[usize], clean: CleanLatent) -> Result<[Vec<f32>; 4]> {
     let total = alphas_cumprod();
     let mut all: [Vec<f32>; 4] = Default::default();
     for &t in timesteps {

@@ -11,9 +11,9 @@ use crate::metrics::clipiqa::Prompts;
 use crate::metrics::{ClipIqa, NoReference};
 use crate::models::clip::ClipConfig;
 use crate::models::config::SystemConfig;
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::models::{
-    Adapters, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, SwinConfig, SwinIr, TextConfig, UNet, Vae,
+    Adapters, Conditioning, ControlNet, DenoiserConfig, RrdbConfig, RrdbNet, SwinConfig, SwinIr, UNet, Vae,
     VaeConfig, Variant,
 };
 use crate::nn::{Gathered, Scope, Source, Trained};
@@ -21,7 +21,7 @@ use crate::ops::Cx;
 use crate::ops::resize::resize_bicubic;
 use crate::pipeline::find_in;
 use crate::tensor::Tensor;
-use crate::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use crate::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, TEXT, UNET, VAE};
 use crate::weights::{Checkpoint, CheckpointSource, SyntheticSource};
 
 /// Names under which the networks that only a training needs are looked for in the models folder.
@@ -94,11 +94,11 @@ impl Trainee {
             None => (
                 DenoiserConfig::infer(&Scope::new(cx, sd.source(), UNET), 1)?,
                 VaeConfig::infer(&Scope::new(cx, sd.source(), VAE))?,
-                TextConfig::infer(&Scope::new(cx, sd.source(), TEXT))?,
+                Conditioning::infer(&Scope::new(cx, sd.source(), CONDITIONING))?,
             ),
         };
         let frozen = Frozen {
-            text: TextTower::load(&Scope::new(cx, sd.source(), TEXT), &text)?,
+            text: TextEncoder::load(&Scope::new(cx, sd.source(), CONDITIONING), &text)?,
             vae: Vae::load(&Scope::new(cx, sd.source(), VAE), &vae)?,
             unet: UNet::load(&Scope::new(cx, sd.source(), UNET), &denoiser)?,
         };
@@ -149,7 +149,8 @@ impl Trainee {
                 &[CONTROLNET]
             })?;
         }
-        sd.finish(&[VAE, UNET, TEXT])?;
+        let conditioning = if matches!(text, Conditioning::Text(_)) { TEXT } else { CONDITIONING };
+        sd.finish(&[VAE, UNET, conditioning])?;
         let look = |names: &[&str]| {
             let folder = model.models.as_ref()?;
             names.iter().map(|name| folder.join(name)).find(|path| path.exists())

@@ -28,6 +28,8 @@ pub enum Kind {
         unet: bool,
         vae: bool,
         text: bool,
+        /// one row stands for the features of every prompt
+        empty: bool,
     },
     DiffusersUnet,
     DiffusersVae,
@@ -158,8 +160,9 @@ pub fn identify(file: &Checkpoint) -> Identity {
 pub(super) fn kind_of(file: &Checkpoint) -> Kind {
     let has = |prefix: &str| file.has_prefix(prefix);
     let (unet, vae, text) = (has(names::UNET), has(names::VAE), has(names::TEXT));
-    if unet || vae || text {
-        return Kind::StableDiffusion { unet, vae, text };
+    let empty = file.contains(names::EMPTY);
+    if unet || vae || text || empty {
+        return Kind::StableDiffusion { unet, vae, text, empty };
     }
     let controlnet = names::is_controlnet_file(file);
     match (controlnet, adapter_variant(file)) {
@@ -230,10 +233,13 @@ fn compare(kind: &Kind, named: &Checkpoint) -> (Vec<String>, Vec<String>) {
     };
     let controlnet = || expected::controlnet(&named.under(names::CONTROLNET));
     let mut parts: Vec<(&str, Vec<String>)> = match kind {
-        Kind::StableDiffusion { .. } => Vec::from([
+        Kind::StableDiffusion { text, empty, .. } => Vec::from([
             (names::UNET, expected::unet(&named.under(names::UNET))),
             (names::VAE, expected::vae(&named.under(names::VAE))),
-            (names::TEXT, expected::text(&named.under(names::TEXT))),
+            match *empty && !*text {
+                true => (names::EMPTY, vec![String::new()]),
+                false => (names::TEXT, expected::text(&named.under(names::TEXT))),
+            },
         ]),
         Kind::DiffusersUnet => vec![(names::UNET, expected::unet(&named.under(names::UNET)))],
         Kind::DiffusersVae => vec![(names::VAE, expected::vae(&named.under(names::VAE)))],
@@ -286,8 +292,8 @@ impl fmt::Display for AdapterVariant {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::StableDiffusion { unet, vae, text } => {
-                let held = [(unet, "UNet"), (vae, "autoencoder"), (text, "text tower")];
+            Kind::StableDiffusion { unet, vae, text, empty } => {
+                let held = [(unet, "UNet"), (vae, "autoencoder"), (text, "text tower"), (empty, "no text")];
                 let held: Vec<_> =
                     held.iter().filter(|(present, _)| **present).map(|(_, name)| *name).collect();
                 write!(f, "Stable Diffusion, single file ({})", held.join(", "))

@@ -61,6 +61,28 @@ fn each_picture_takes_its_prompt_from_the_list() {
 }
 
 #[test]
+fn prompts_are_ignored_where_there_is_no_text_tower() {
+    let folder = Folder::new();
+    write(&folder.path("a.png"), "rgb", 3);
+    let (picture, models) = (folder.text("a.png"), folder.text("models"));
+    tasr_ok(&["synth", "--preset", "mini", "-q", "-o", &models]);
+    let upscale = |name: &str, more: &[&str]| {
+        let output = folder.text(name);
+        let base = ["upscale", &picture, "-o", &output, "--models", &models, "--steps", "2"];
+        let run = tasr_ok(&[&base[..], more].concat());
+        let rows = image::open(&output).expect("opens").to_rgb8().into_raw();
+        (run, rows, parameters(&folder.path(name)))
+    };
+    let (plain, rows, told) = upscale("plain.png", &[]);
+    assert!(!plain.stderr.contains("prompts are ignored"), "{plain}");
+    // Equal contexts: only the positive call is made, and that is what the picture says.
+    assert_eq!(told["cfg"].as_f64(), Some(1.0), "{told}");
+    let (asked, others, _) = upscale("asked.png", &["--prompt", "a red fox", "--cfg", "7"]);
+    assert_eq!(asked.stderr.matches("prompts are ignored").count(), 1, "{asked}");
+    assert!(rows == others, "a prompt changed the picture");
+}
+
+#[test]
 fn damaged_lists_are_refused() {
     let folder = Folder::new();
     write(&folder.path("a.png"), "rgb", 1);

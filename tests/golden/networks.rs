@@ -2,14 +2,14 @@
 
 use tasr::error::Result;
 use tasr::models::config::SystemConfig;
-use tasr::models::text::TextTower;
+use tasr::models::text::TextEncoder;
 use tasr::models::unet::Control;
 use tasr::models::{Adapters, ControlNet, RrdbNet, UNet, Vae, Variant};
 use tasr::nn::Scope;
 use tasr::ops::Cx;
 use tasr::tensor::Tensor;
 use tasr::weights::SyntheticSource;
-use tasr::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use tasr::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, UNET, VAE};
 
 use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
@@ -23,7 +23,7 @@ pub fn run(case: &Case) -> Result<Comparison> {
     let mut check = |name: &str, tensor: &Tensor| comparison.check(case, name, to_nchw(tensor)?, TOLERANCE);
 
     let context = {
-        let tower = TextTower::load(&scope(TEXT), &config.text)?;
+        let tower = TextEncoder::load(&scope(CONDITIONING), &config.text)?;
         let tokens = case.tokens("tokens")?;
         let text = tower.forward(cx, &tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         check("text", &text)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tasr::autograd::Gradients;
 use tasr::error::{Error, Result};
 use tasr::models::config::SystemConfig;
-use tasr::models::text::TextTower;
+use tasr::models::text::TextEncoder;
 use tasr::models::{Adapters, ControlNet, UNet, Vae, Variant};
 use tasr::nn::{Gathered, Layer, Scope, Trained};
 use tasr::ops::adamw::AdamW;
@@ -15,7 +15,7 @@ use tasr::tensor::{NodeId, Tensor};
 use tasr::train::objective::{Part, Recipe};
 use tasr::train::optimizer::{Learner, State};
 use tasr::train::step::{self, Batch, Frozen, Learners, Plan, Reward, Step};
-use tasr::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use tasr::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, UNET, VAE};
 use tasr::weights::{SyntheticSource, synthetic};
 
 use crate::case::{Case, to_nchw};
@@ -31,7 +31,7 @@ pub fn run(case: &Case) -> Result<Comparison> {
     let config = SystemConfig::preset(case.text("preset", "tiny"))?;
     let scope = |prefix: &'static str| Scope::new(cx, &SyntheticSource, prefix);
     let frozen = Frozen {
-        text: TextTower::load(&scope(TEXT), &config.text)?,
+        text: TextEncoder::load(&scope(CONDITIONING), &config.text)?,
         vae: Vae::load(&scope(VAE), &config.vae)?,
         unet: UNet::load(&scope(UNET), &config.denoiser)?,
     };

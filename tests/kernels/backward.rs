@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use tasr::device::Purpose;
+use tasr::ops::diffusion::{divergence_gradient, posterior};
 use tasr::ops::elementwise::{concat, pointwise};
 use tasr::ops::group_norm::{GroupNorm, group_norm, normalise};
 use tasr::ops::layer_norm::layer_norm;
@@ -90,12 +91,44 @@ fn check(name: &str, inputs: &[Input], scale: f32, op: impl Fn(&Cx, &[Tensor]) -
 
 #[test]
 fn activations() {
-    let all =
-        [Activation::None, Activation::Silu, Activation::Relu, Activation::LeakyRelu(0.2), Activation::Gelu];
-    for (activation, count) in all.into_iter().zip([1, 7, 8, 257, 5003]) {
+    let all = [
+        Activation::None,
+        Activation::Silu,
+        Activation::Relu,
+        Activation::LeakyRelu(0.2),
+        Activation::LeakyRelu(-1.0),
+        Activation::Gelu,
+    ];
+    for (activation, count) in all.into_iter().zip([1, 7, 8, 257, 64, 5003]) {
         check(&format!("{activation:?}"), &[network([count])], 1.0, |cx, x| {
             pointwise(cx, &x[0], activation).unwrap()
         });
+    }
+}
+
+/// Moments are f32 whatever the network is; beyond the clamp of the log variance nothing is learnt.
+#[test]
+fn posteriors() {
+    for shape @ [n, h, w, both] in [[1, 1, 1, 2], [2, 5, 3, 16], [3, 8, 9, 8]] {
+        let mut values = random(5, n * h * w * both);
+        values.iter_mut().step_by(7).for_each(|v| *v *= 40.0);
+        let noise = random(6, n * h * w * both / 2);
+        let run = |cx: &Cx| {
+            let cx = cx.with_tape();
+            let tape = cx.tape().unwrap();
+            let moments = tape.variable(&upload(cx.device(), &values, shape, DType::F32));
+            let noise = upload(cx.device(), &noise, [n, h, w, both / 2], DType::F32);
+            let latent = posterior(&cx, &moments, Some(&noise), 0.18215).unwrap();
+            let mut found = tape.backward(&cx, vec![(&latent, noise)]).unwrap();
+            let divergence = divergence_gradient(&cx.without_tape(), &moments.detached(), 1e-3).unwrap();
+            let own = found.take_named(moments.node().unwrap()).unwrap();
+            tasr::ops::sum(&cx.without_tape(), own, divergence).unwrap()
+        };
+        let (got, wanted) = (on_all(DType::F32, run), run(&oracle()).to_f32().unwrap());
+        // e^20 is what the largest deviation squared may be.
+        for (got, wanted) in got.iter().zip(&wanted) {
+            assert!((got - wanted).abs() <= 1e-5 * (1.0 + wanted.abs()), "{shape:?}: {got} for {wanted}");
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Guidance, the DDPM step, the posterior.
 
-use tasr::ops::diffusion::{StepCoefficients, combine_images, ddpm_step, guide, posterior, to_unit};
+use tasr::ops::diffusion::{
+    StepCoefficients, combine_images, ddpm_step, divergence_gradient, guide, posterior, to_unit,
+};
 
 use crate::support::oracle::pointwise as oracle;
 use crate::support::{Array, Random, Trial, check_gradients, run};
@@ -78,6 +80,35 @@ fn posterior_is_the_mode_or_a_sample() {
                 |inputs| vec![oracle::posterior(&inputs[0], inputs.get(1), f64::from(0.18215f32))],
             );
         }
+    }
+}
+
+#[test]
+fn moments_learn_from_samples_and_from_their_divergence() {
+    let mut random = Random::new(64);
+    for shape @ [n, h, w, both] in [[1, 1, 1, 2], [2, 5, 3, 16]] {
+        let moments = random.array(&shape).plain();
+        let noise = random.array(&[n, h, w, both / 2]).plain();
+        // The noise is drawn: no gradient of it is wanted.
+        let trial = Trial::new(format!("posterior {shape:?}"), vec![moments.clone()], 4);
+        let values: Vec<f32> = noise.values.iter().map(|&v| v as f32).collect();
+        let drawn = Array { values: values.iter().map(|&v| f64::from(v)).collect(), ..noise };
+        let op = |cx: &Cx, inputs: &[Tensor]| {
+            let noise = Tensor::from_f32(cx.device(), &values, [n, h, w, both / 2])?;
+            Ok(vec![posterior(cx, &inputs[0], Some(&noise), 0.5)?])
+        };
+        check_gradients(&trial, op, |inputs| vec![oracle::posterior(&inputs[0], Some(&drawn), 0.5)]);
+
+        let (factor, half) = (0.3f32, both / 2);
+        run(
+            &Trial::new(format!("divergence of {shape:?}"), vec![moments], 4),
+            |cx, inputs| Ok(vec![divergence_gradient(cx, &inputs[0], factor)?]),
+            |inputs| {
+                // d/dm (m^2 + e^l - 1 - l) / 2 = m, d/dl = (e^l - 1) / 2
+                let slope = |channel: usize, v: f64| if channel < half { v } else { 0.5 * (v.exp() - 1.0) };
+                vec![Array::build(&shape, |p| f64::from(factor) * slope(p[3], inputs[0].at(p)))]
+            },
+        );
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod convert;
 mod degrade;
 mod info;
+mod mini;
 mod program;
 mod synth;
 #[allow(dead_code, reason = "these tests write plain dictionaries only")]

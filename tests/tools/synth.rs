@@ -104,5 +104,5 @@ fn what_cannot_be_written_is_said_in_one_sentence() {
     assert!(run.stderr.starts_with("tasr: ") && run.stderr.contains("cannot create the folder"), "{run}");
     let run = tasr(&["synth", "--preset", "large", "-o", "x"]);
     assert_eq!(run.code, 2, "{run}");
-    assert!(run.stderr.contains("'large'") && run.stderr.contains("tiny, sd21"), "{run}");
+    assert!(run.stderr.contains("'large'") && run.stderr.contains("tiny, mini, sd21"), "{run}");
 }

@@ -1,5 +1,6 @@
 //! `tasr train` as a user runs it, on tiny synthetic networks: resuming, overfitting, export, what cannot be.
 
+mod base;
 mod export;
 mod loss;
 #[path = "../support/program.rs"]

@@ -69,7 +69,7 @@ fn the_single_file_is_canonical() {
     assert!(file.unknown().is_empty());
     assert_eq!(file.len(), specs.len() - 14);
     let found = identify(&file);
-    assert_eq!(found.kind, Kind::StableDiffusion { unet: true, vae: true, text: true });
+    assert_eq!(found.kind, Kind::StableDiffusion { unet: true, vae: true, text: true, empty: false });
     assert!(found.missing.is_empty() && found.unknown.is_empty(), "{:?} {:?}", found.missing, found.unknown);
     assert_eq!(found.parameters, 865_910_724 + 83_653_863 + 354_032_641);
     assert_eq!(names::text_blocks_run(&file.under(names::TEXT)), 23);

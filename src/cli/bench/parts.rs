@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::error::{Error, Result};
 use crate::models::config::SystemConfig;
-use crate::models::text::TextTower;
+use crate::models::text::TextEncoder;
 use crate::models::{Adapters, ControlNet, RrdbNet, UNet, Vae, Variant, flops};
 use crate::nn::Scope;
 use crate::ops::Cx;
@@ -14,7 +14,7 @@ use crate::sampler::guidance::Guidance;
 use crate::sampler::noise::{NoiseSource, Seeded};
 use crate::tensor::Tensor;
 use crate::weights::SyntheticSource;
-use crate::weights::names::{ADAPTER, CONTROLNET, TEXT, UNET, VAE};
+use crate::weights::names::{ADAPTER, CONDITIONING, CONTROLNET, UNET, VAE};
 
 /// The timestep of the measured step; its value does not change the work.
 const TIMESTEP: f32 = 500.0;
@@ -157,7 +157,7 @@ impl Setup {
                 }
             }
             Part::Text => {
-                let tower = TextTower::load(&scope(TEXT), &self.config.text)?;
+                let tower = TextEncoder::load(&scope(CONDITIONING), &self.config.text)?;
                 let tokens = self.tokens();
                 time(&mut || tower.forward(cx, &[&tokens]).map(drop))
             }
@@ -192,12 +192,12 @@ impl Setup {
 
     /// Drawn text features [N, L, D].
     fn context(&self, cx: &Cx, name: &str) -> Result<Tensor> {
-        let (n, length, width) = (self.batch, self.config.text.length, self.config.text.width);
+        let (n, length, width) = (self.batch, self.config.text.length(), self.config.text.width());
         draw(cx, name, [n, length, 1, width])?.reshape([n, length, width])
     }
 
     fn tokens(&self) -> Vec<u32> {
-        (1..).take(self.config.text.length).collect()
+        (1..).take(self.config.text.length()).collect()
     }
 }
 

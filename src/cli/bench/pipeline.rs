@@ -20,7 +20,7 @@ use crate::models::config::SystemConfig;
 #[derive(clap::Args)]
 pub struct Args {
     /// Sizes of the networks
-    #[arg(long, default_value = "sd21", value_parser = ["tiny", "sd21"])]
+    #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     #[arg(long, default_value = "official")]
     adapter: Adapter,

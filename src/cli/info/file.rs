@@ -15,10 +15,11 @@ use crate::weights::{Checkpoint, TensorEntry, names};
 const SHOWN: usize = 8;
 
 /// The networks that a file may hold, by the prefix of their canonical names.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
     (names::UNET, "UNet"),
     (names::VAE, "autoencoder"),
     (names::TEXT, "text tower"),
+    (names::EMPTY, "no text"),
     (names::CONTROLNET, "ControlNet"),
     (names::ADAPTER, "adapters"),
 ];

@@ -43,8 +43,8 @@ pub struct Planner<'a> {
     batch: usize,
     /// Bytes that the run may take, if known.
     available: Option<u64>,
-    /// Width of the text features.
-    context: usize,
+    /// Rows and width of a prompt's features.
+    context: [usize; 2],
     /// Bytes for the text tower, which is gone before the other networks come.
     text: u64,
     plans: HashMap<[usize; 2], Result<Plan>>,
@@ -69,7 +69,8 @@ impl<'a> Planner<'a> {
         let tower = weights.load_text(&plan)?;
         let mut row = [END; CONTEXT];
         row[0] = START;
-        let context = tower.forward(&plan, &[&row])?.shape().last();
+        let features = tower.forward(&plan, &[&row])?.shape();
+        let context = [features[1], features[2]];
         let text = match plan.device() {
             Device::Plan(plan) => (plan.weight_bytes() + plan.activation_bytes()) as u64,
             _ => 0,
@@ -317,7 +318,8 @@ mod tests {
         let plan = planner.plan([16, 16]).unwrap();
         let system = weights.load(&cx).unwrap();
         let rows = |value| {
-            Tensor::from_f32(cx.device(), &vec![value; 77 * planner.context], [1, 77, planner.context])
+            let [length, width] = planner.context;
+            Tensor::from_f32(cx.device(), &vec![value; length * width], [1, length, width])
         };
         let (positive, negative) = (rows(0.1).unwrap(), rows(-0.1).unwrap());
         let low = Tensor::from_f32(cx.device(), &[0.5; 16 * 16 * 3], [1, 16, 16, 3]).unwrap();

@@ -137,6 +137,8 @@ fn upscale(
     let models = Models::find(&args.weights)?;
     let [sd, tasr, stage1] = &models.0;
     let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
+    // Without a text tower both prompts have the same features, and guidance would be work for nothing.
+    let options = if weights.reads_prompts() { options } else { Options { cfg: 1.0, ..options } };
 
     // A twentieth is left to everything else on the machine.
     let memory = cx.device().available().map(|bytes| bytes as u64).or_else(|| Memory::find().available);
@@ -147,6 +149,9 @@ fn upscale(
     announce(&mut planner, jobs, needed, report)?;
     // Not before: what is wrong with the command is told in one line.
     taken.iter().for_each(|text| progress.note(text));
+    if !weights.reads_prompts() && prompts.are_given() {
+        progress.note("these weights were trained without text: prompts are ignored");
+    }
 
     let mut trace = expert.trace.as_ref().map(|_| TraceFile::new(expert.trace_keep.clone()));
     let negative = guided || trace.is_some();

@@ -207,7 +207,11 @@ impl Run<'_> {
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.ids.as_slice()).collect();
         let negative_rows = vec![self.prompts.negative.tokens.ids.as_slice(); count];
         let positive = self.features.rows(cx, &rows)?;
-        let negative = self.guided.then(|| self.features.rows(cx, &negative_rows)).transpose()?;
+        // Guidance between equal features does nothing; a trace shows both of its calls all the same.
+        let differ = rows.iter().zip(&negative_rows).any(|(a, b)| !self.features.are_equal(a, b));
+        let guided = self.guided && (differ || self.trace.is_some());
+        let negative = guided.then(|| self.features.rows(cx, &negative_rows)).transpose()?;
+        let cfg = if guided { plan.options.cfg } else { 1.0 };
         if let Some(trace) = &mut self.trace {
             keep_tokens(*trace, "tokens.cond", &rows)?;
             keep_tokens(*trace, "tokens.uncond", &negative_rows)?;
@@ -223,7 +227,7 @@ impl Run<'_> {
         let upscaled = Pipeline {
             cx,
             system: self.system,
-            options: &plan.options,
+            options: &Options { cfg, ..plan.options.clone() },
             noise: &mut *self.noise,
             trace: match &mut self.trace {
                 Some(trace) => *trace,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::prompts::PromptList;
-use crate::cli::upscale::flags::Sampling;
+use crate::cli::upscale::flags::{NEGATIVE_PROMPT, Sampling};
 use crate::error::Result;
 use crate::image::Job;
 use crate::models::text::{Tokenizer, Tokens};
@@ -67,6 +67,11 @@ impl Prompts {
             progress.note("the negative prompt is longer than 75 tokens, its end is left out");
         }
         prompts
+    }
+
+    /// Whether any picture has a prompt, or the negative one was changed.
+    pub fn are_given(&self) -> bool {
+        self.distinct.iter().any(|prompt| !prompt.text.is_empty()) || self.negative.text != NEGATIVE_PROMPT
     }
 
     /// The prompt of job `index`.

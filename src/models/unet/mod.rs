@@ -10,7 +10,7 @@ pub(crate) use encoder::{Encoder, EncoderText, EncoderTimes};
 use super::adapters::{AdapterTimes, Adapters};
 use super::config::DenoiserConfig;
 use crate::error::{Error, Result};
-use crate::nn::{Conv, GroupNorm, Scope};
+use crate::nn::{Conv, GroupNorm, Scope, layers};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::elementwise::{cast, combine};
 use crate::ops::{Activation, Cx, Segments};
@@ -169,6 +169,11 @@ impl UNet {
         let eps = self.conv_out.forward(cx, &Conv2d::new(input.clone()).prologue(&norm))?;
         Ok(Prediction { eps: cast(cx, &eps, DType::F32)?, maps })
     }
+}
+
+layers! {
+    OutputBlock { res, attention, upsample }
+    UNet { encoder, output_blocks, norm_out, conv_out }
 }
 
 fn pop(list: &mut Vec<Tensor>) -> Result<Tensor> {

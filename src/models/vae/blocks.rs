@@ -1,7 +1,7 @@
 //! The autoencoder's residual block, its attention and its middle.
 
 use crate::error::Result;
-use crate::nn::{Conv, GroupNorm, Linear, Scope};
+use crate::nn::{Conv, GroupNorm, Linear, Scope, layers};
 use crate::ops::attention::{Heads, attention};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::{Activation, Cx, Segments, checkpoint};
@@ -104,4 +104,10 @@ impl Middle {
         let x = self.attention.forward(cx, &x)?;
         self.block2.forward(cx, &x)
     }
+}
+
+layers! {
+    ResBlock { norm1, conv1, norm2, conv2, shortcut }
+    Attention { norm, qkv, out }
+    Middle { block1, attention, block2 }
 }

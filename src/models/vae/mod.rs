@@ -4,7 +4,7 @@ mod blocks;
 
 use super::config::VaeConfig;
 use crate::error::{Error, Result};
-use crate::nn::{Conv, GroupNorm, Scope};
+use crate::nn::{Conv, GroupNorm, Scope, layers};
 use crate::ops::conv2d::{Conv2d, Padding};
 use crate::ops::diffusion::posterior;
 use crate::ops::elementwise::{cast, combine};
@@ -152,5 +152,13 @@ impl Vae {
             }
         }
         cast(cx, &finish(cx, &x, &self.decoder_norm, &self.decoder_out)?, DType::F32)
+    }
+}
+
+layers! {
+    Level { blocks, resample }
+    Vae {
+        encoder_in, down, encoder_middle, encoder_norm, encoder_out, quant, post_quant, decoder_in, decoder_middle, up,
+        decoder_norm, decoder_out
     }
 }

@@ -8,7 +8,7 @@ use crate::device::gpu::kernels;
 use crate::error::Result;
 use crate::ops::elementwise::plan::grid;
 use crate::ops::gpu::{address_or_null, must_be_f32};
-use crate::tensor::{Tensor, TensorMut};
+use crate::tensor::{DType, Tensor, TensorMut};
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -38,6 +38,21 @@ struct PosteriorParams {
     scale: f32,
 }
 const _: () = assert!(size_of::<PosteriorParams>() == 40);
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct PosteriorGradientParams {
+    out: u64,
+    moments: u64,
+    gradient: u64,
+    noise: u64,
+    count: u64,
+    channels: u32,
+    scale: f32,
+    divergence: f32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<PosteriorGradientParams>() == 56);
 
 pub fn ddpm_step(
     gpu: &Gpu,
@@ -83,4 +98,30 @@ pub fn posterior(
     };
     // SAFETY: the op checked that the moments have twice the result's channels and the noise its shape.
     unsafe { gpu.launch(kernels::POSTERIOR.of(moments.dtype())?, grid(shape.count(), 1)?, &params) }
+}
+
+/// Fills `result`, shaped like `moments`; `gradient` and `noise` are of the latent.
+pub fn posterior_gradient(
+    gpu: &Gpu,
+    moments: &Tensor,
+    [gradient, noise]: [Option<&Tensor>; 2],
+    [scale, divergence]: [f32; 2],
+    result: &mut TensorMut,
+) -> Result<()> {
+    must_be_f32("moments and what belongs to them", [Some(moments), gradient, noise].into_iter().flatten())?;
+    let channels = result.shape().last() / 2;
+    let count = result.shape().count() / 2;
+    let params = PosteriorGradientParams {
+        out: result.address()?,
+        moments: moments.address()?,
+        gradient: address_or_null(gradient)?,
+        noise: address_or_null(noise)?,
+        count: count as u64,
+        channels: channels as u32,
+        scale,
+        divergence,
+        pad: 0,
+    };
+    // SAFETY: the op checked that gradient and noise have half of the moments' elements.
+    unsafe { gpu.launch(kernels::POSTERIOR_GRADIENT.of(DType::F32)?, grid(count, 1)?, &params) }
 }

@@ -84,7 +84,8 @@ pub fn ddpm_step(
 }
 
 /// The latent of moments [N, h, w, 2c] (mean | log variance), times `scale`: the mode, or with `noise`
-/// [N, h, w, c] the sample `mean + exp(log_variance / 2) * noise`, the log variance clamped to [-30, 20].
+/// [N, h, w, c] the sample `mean + exp(log_variance / 2) * noise`, the log variance clamped to [-30, 20]. Gradients flow
+/// to the moments, not to the noise.
 pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) -> Result<Tensor> {
     let [n, h, w, both] = moments.nhwc()?;
     let c = both / 2;
@@ -110,9 +111,63 @@ pub fn posterior(cx: &Cx, moments: &Tensor, noise: Option<&Tensor>, scale: f32) 
         Device::Gpu(gpu) => cuda::posterior(gpu, moments, noise, scale, &mut result)?,
         Device::Plan(_) => {}
     }
-    let mut inputs = vec![moments];
-    inputs.extend(noise);
-    cx.constant("posterior", &inputs, result.freeze())
+    let result = cx.constant("posterior", noise.as_slice(), result.freeze())?;
+    if !cx.tracks(&[moments]) {
+        return Ok(result);
+    }
+    let (input, noise) = (moments.clone(), noise.cloned());
+    Ok(cx.record(&[moments], result, move |cx, gradient, gradients| {
+        let own = posterior_gradient(cx, &input, [Some(gradient), noise.as_ref()], [scale, 0.0])?;
+        gradients.add(cx, &input, own)
+    }))
+}
+
+/// The gradient in `moments`, f32 [N, h, w, 2c], of `factor` times their divergence from the unit normal,
+/// `sum (mean^2 + variance - 1 - log_variance) / 2` (Kullback and Leibler).
+pub fn divergence_gradient(cx: &Cx, moments: &Tensor, factor: f32) -> Result<Tensor> {
+    posterior_gradient(cx, moments, [None, None], [0.0, factor])
+}
+
+/// The gradient in `moments` of a latent, scaled by `scale`, whose own gradient and noise are given, and of
+/// `divergence` times the divergence.
+fn posterior_gradient(
+    cx: &Cx,
+    moments: &Tensor,
+    [gradient, noise]: [Option<&Tensor>; 2],
+    [scale, divergence]: [f32; 2],
+) -> Result<Tensor> {
+    let [_, _, _, both] = moments.nhwc()?;
+    let (c, half) = (both / 2, moments.shape().count() / 2);
+    if [gradient, noise].into_iter().flatten().any(|tensor| tensor.shape().count() != half) {
+        return Err(Error::internal(format!("a gradient that does not fit moments {}", moments.shape())));
+    }
+    let mut result = cx.allocate(moments.shape(), DType::F32)?;
+    match cx.device() {
+        Device::Cpu(_) => {
+            let gradient = gradient.map(Tensor::host::<f32>).transpose()?;
+            let noise = noise.map(Tensor::host::<f32>).transpose()?;
+            let pixels = moments.host::<f32>()?.chunks_exact(both);
+            for (index, (out, pixel)) in
+                result.host_mut::<f32>()?.chunks_exact_mut(both).zip(pixels).enumerate()
+            {
+                for i in 0..c {
+                    let at = |values: &Option<&[f32]>| values.as_ref().map_or(0.0, |v| v[index * c + i]);
+                    let (mean, log_variance) = (pixel[i], pixel[c + i]);
+                    let gradient = scale * at(&gradient);
+                    let deviation = exp(0.5 * log_variance);
+                    let slope = 0.5
+                        * (gradient * at(&noise) * deviation + divergence * (deviation * deviation - 1.0));
+                    out[i] = gradient + divergence * mean;
+                    out[c + i] = if (-30.0..=20.0).contains(&log_variance) { slope } else { 0.0 };
+                }
+            }
+        }
+        Device::Gpu(gpu) => {
+            cuda::posterior_gradient(gpu, moments, [gradient, noise], [scale, divergence], &mut result)?;
+        }
+        Device::Plan(_) => {}
+    }
+    Ok(result.freeze())
 }
 
 /// `sum of factor_i[n] * tensor_i[n]` for each image n, the tensors of one shape [N, ...]: noise added to latents of

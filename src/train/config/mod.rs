@@ -3,11 +3,13 @@
 mod published;
 mod resolve;
 mod settings;
+mod stage;
 
 use std::path::Path;
 
-pub use resolve::{Config, Losses, Validation};
-pub use settings::{AdapterKind, Cleaner, ModelSettings, Recipe, RewardKind, Settings, Stage, Target};
+pub use resolve::{Config, Losses, Reconstruction, Validation};
+pub use settings::{AdapterKind, Cleaner, ModelSettings, Recipe, RewardKind, Schedule, Settings, Target};
+pub use stage::Stage;
 
 use crate::error::{Error, Result};
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Stage;
 use super::settings::{Cleaner, Recipe, Settings};
 use crate::error::{Error, Result};
 use crate::train::data::PromptSource;
@@ -77,7 +78,7 @@ pub(super) fn read(text: &str) -> Result<(Settings, bool)> {
     let mut settings = Settings::default();
     let train = read.train;
     settings.train.recipe = Some(Recipe::Official);
-    settings.train.stage = Some(2);
+    settings.train.stage = Some(Stage::TimestepAware);
     settings.train.output = train.exp_dir;
     settings.train.steps = train.train_steps;
     settings.train.batch = train.batch_size;

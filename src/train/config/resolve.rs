@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::Stage;
 use super::settings::{
-    AdapterKind, Cleaner, ModelSettings, Recipe, RewardKind, Settings, Stage, Target, ValidationSettings,
+    AdapterKind, Cleaner, ModelSettings, ObjectiveSettings, Recipe, RewardKind, Schedule, Settings, Target,
+    ValidationSettings,
 };
 use crate::error::{Error, Result};
 use crate::train::data::{DataOptions, PromptSource};
@@ -22,6 +24,8 @@ pub struct Config {
     pub output: PathBuf,
     pub seed: u64,
     pub steps: u64,
+    /// wall-clock limit of the whole run
+    pub minutes: Option<f64>,
     pub batch: usize,
     pub accumulate: usize,
     pub learning_rate: f64,
@@ -29,10 +33,13 @@ pub struct Config {
     pub betas: [f64; 2],
     pub epsilon: f64,
     pub warmup: u64,
+    pub schedule: Schedule,
     pub clip_norm: Option<f64>,
     pub ema: Option<f64>,
     pub checkpointing: bool,
     pub losses: Losses,
+    /// of stage vae
+    pub reconstruction: Reconstruction,
     pub pictures: Vec<PathBuf>,
     pub data: DataOptions,
     pub cleaner: Cleaner,
@@ -57,6 +64,30 @@ pub struct Losses {
     pub reward_steps: [usize; 2],
     pub reward: RewardKind,
     pub published_x0: bool,
+}
+
+/// What the autoencoder minimises beside the L1 of its images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reconstruction {
+    pub l2: f64,
+    pub gradient: f64,
+    pub kl: f64,
+}
+
+impl Reconstruction {
+    /// The weight of the divergence is that of latent diffusion models, whose losses are sums.
+    fn of(objective: &ObjectiveSettings) -> Result<Self> {
+        Ok(Reconstruction {
+            l2: checked("objective.l2-weight", objective.l2_weight.unwrap_or(1.0), 0.0, 1e6)?,
+            gradient: checked(
+                "objective.gradient-weight",
+                objective.gradient_weight.unwrap_or(0.5),
+                0.0,
+                1e6,
+            )?,
+            kl: checked("objective.kl-weight", objective.kl_weight.unwrap_or(1e-6), 0.0, 1e6)?,
+        })
+    }
 }
 
 /// Pictures sampled during a run.
@@ -98,9 +129,7 @@ impl Losses {
         };
         match stage {
             Stage::TimestepAware => rules,
-            Stage::ControlNet => {
-                Losses { target: Target::Controlnet, pixel_weight: 0.0, reward_weight: 0.0, ..rules }
-            }
+            _ => Losses { target: Target::Controlnet, pixel_weight: 0.0, reward_weight: 0.0, ..rules },
         }
     }
 
@@ -140,16 +169,21 @@ impl Settings {
         let Settings { model, train, objective, data, degradation, validation, log } = self;
         let recipe = train.recipe.unwrap_or(Recipe::Paper);
         let official = recipe == Recipe::Official;
-        let stage = match train.stage.unwrap_or(2) {
-            1 => Stage::ControlNet,
-            2 => Stage::TimestepAware,
-            other => return Err(wrong("train.stage", format!("there is no stage {other}"), "give 1 or 2")),
-        };
+        let stage = train.stage.unwrap_or(Stage::TimestepAware);
+        // Not from the article: what trains small networks from nothing.
+        let base = stage.is_base();
         let steps = match (recipe, stage) {
+            (_, Stage::Stage1 | Stage::Vae | Stage::UNet) => 20_000,
             (Recipe::Official, _) => 50_000,
             (Recipe::Paper, Stage::ControlNet) => 20_000,
             (Recipe::Paper, Stage::TimestepAware) => 100_000,
         };
+        let rate = match (recipe, base) {
+            (_, true) => 5e-4,
+            (Recipe::Official, _) => 5e-6,
+            (Recipe::Paper, _) => 1e-5,
+        };
+        let reconstruction = Reconstruction::of(&objective)?;
         let own = Losses::of(recipe, stage);
         let losses = Losses {
             target: objective.target.unwrap_or(own.target),
@@ -187,6 +221,20 @@ impl Settings {
             reward: objective.reward.unwrap_or(own.reward),
             published_x0: objective.published_x0.unwrap_or(own.published_x0),
         };
+        if base && objective.target.is_some() {
+            return Err(wrong(
+                "objective.target",
+                format!("stage {} trains one network", stage.name()),
+                "leave it out",
+            ));
+        }
+        if stage == Stage::UNet && !validation.pictures.is_empty() {
+            return Err(wrong(
+                "validation.pictures",
+                "stage unet draws latents of no picture, so there is nothing to compare with",
+                "leave it out",
+            ));
+        }
         if stage == Stage::ControlNet && losses.target != Target::Controlnet {
             return Err(wrong(
                 "objective.target",
@@ -215,7 +263,7 @@ impl Settings {
         let clip_norm = train.clip_norm.filter(|norm| *norm > 0.0);
         let [beta1, beta2] = train.betas.unwrap_or([0.9, 0.999]);
         let cleaner = data.cleaner.unwrap_or(if official { Cleaner::Swinir } else { Cleaner::None });
-        let size = data.size.unwrap_or(512);
+        let size = data.size.unwrap_or(if base { 128 } else { 512 });
         if size == 0 || !size.is_multiple_of(64) {
             return Err(wrong("data.size", format!("{size} is no multiple of 64"), "give 512"));
         }
@@ -228,6 +276,13 @@ impl Settings {
                 "give swinir, or set degradation.recipe to realesrgan",
             ));
         }
+        if stage == Stage::Stage1 && degradation_recipe.scale() != 4 {
+            return Err(wrong(
+                "degradation.scale",
+                "the network of stage 1 enlarges by 4, the degradation does not shrink by 4",
+                "set degradation.recipe to realesrgan, and leave degradation.scale out",
+            ));
+        }
         let default_crop = if official { Crop::Fit } else { Crop::Random };
         let data_options = DataOptions {
             seed,
@@ -235,6 +290,7 @@ impl Settings {
             crop: data.crop.unwrap_or(default_crop),
             flip: data.flip.unwrap_or(!official),
             recipe: degradation_recipe,
+            degrade: !matches!(stage, Stage::Vae | Stage::UNet),
             fixed: degradation.fixed.unwrap_or(false),
             prompts: data.prompts.unwrap_or(PromptSource::None),
             dropout: checked(
@@ -259,25 +315,28 @@ impl Settings {
             })?,
             seed,
             steps: checked("train.steps", train.steps.unwrap_or(steps), 1, u64::MAX)?,
+            minutes: train.minutes.map(|minutes| checked("train.minutes", minutes, 1e-3, 1e6)).transpose()?,
             batch,
             accumulate,
-            learning_rate: checked(
-                "train.learning-rate",
-                train.learning_rate.unwrap_or(if official { 5e-6 } else { 1e-5 }),
+            learning_rate: checked("train.learning-rate", train.learning_rate.unwrap_or(rate), 0.0, 1.0)?,
+            weight_decay: checked(
+                "train.weight-decay",
+                train.weight_decay.unwrap_or(if base { 0.0 } else { 1e-2 }),
                 0.0,
                 1.0,
             )?,
-            weight_decay: checked("train.weight-decay", train.weight_decay.unwrap_or(1e-2), 0.0, 1.0)?,
             betas: [
                 checked("train.betas", beta1, 0.0, 0.999_999_9)?,
                 checked("train.betas", beta2, 0.0, 0.999_999_9)?,
             ],
             epsilon: checked("train.epsilon", train.epsilon.unwrap_or(1e-8), 1e-30, 1.0)?,
             warmup: train.warmup.unwrap_or(0),
+            schedule: train.schedule.unwrap_or(Schedule::Constant),
             clip_norm: clip_norm.map(|norm| checked("train.clip-norm", norm, 0.0, 1e9)).transpose()?,
             ema: ema.map(|decay| checked("train.ema", decay, 0.0, 0.999_999_9)).transpose()?,
-            checkpointing: train.checkpointing.unwrap_or(true),
+            checkpointing: train.checkpointing.unwrap_or(!base),
             losses,
+            reconstruction,
             pictures: data.pictures,
             data: data_options,
             cleaner,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::Stage;
 use crate::train::data::PromptSource;
 use crate::train::degrade::Crop;
 
@@ -44,12 +45,12 @@ macro_rules! overlay {
 overlay! {
     ModelSettings { models, sd, start, swinir, stage1, clip, adapter, preset }
     LoopSettings {
-        recipe, stage, output, seed, steps, batch, accumulate, learning_rate, weight_decay, betas, epsilon, warmup,
-        clip_norm, ema, checkpointing
+        recipe, stage, output, seed, steps, minutes, batch, accumulate, learning_rate, weight_decay, betas, epsilon,
+        warmup, schedule, clip_norm, ema, checkpointing
     }
     ObjectiveSettings {
         target, adapter_every, controlnet_steps, adapter_steps, pixel_weight, pixel_steps, reward_weight,
-        reward_steps, reward, published_x0
+        reward_steps, reward, published_x0, l2_weight, gradient_weight, kl_weight
     }
     DataSettings {
         prompts, prompt_dropout, size, crop, flip, cleaner, workers, latent_cache; lists pictures
@@ -84,7 +85,8 @@ pub struct ModelSettings {
     pub models: Option<PathBuf>,
     /// Stable Diffusion 2.1, file or folder
     pub sd: Option<PathBuf>,
-    /// ControlNet, and adapters if it holds them, to start from; without it both are initialised
+    /// What the trained networks start from, else they are initialised: ControlNet, and adapters if it holds them; or
+    /// what stage stage1, vae or unet trains
     pub start: Option<PathBuf>,
     /// SwinIR cleaner
     pub swinir: Option<PathBuf>,
@@ -94,7 +96,7 @@ pub struct ModelSettings {
     pub clip: Option<PathBuf>,
     /// official or paper adapters
     pub adapter: Option<AdapterKind>,
-    /// synthetic weights of this size instead of files, for trying things out
+    /// synthetic weights of this size instead of files, for trying things out; the size of what is trained from nothing
     pub preset: Option<String>,
 }
 
@@ -118,14 +120,13 @@ pub enum Recipe {
     Official,
 }
 
-/// Which part of the training.
+/// How the learning rate goes on behind the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// The ControlNet alone, noise prediction.
-    ControlNet,
-    /// ControlNet and adapters by turns, timestep-aware losses.
-    TimestepAware,
+pub enum Schedule {
+    Constant,
+    /// Half a wave, down to nothing at the end of the run.
+    Cosine,
 }
 
 /// What is trained.
@@ -142,8 +143,7 @@ pub enum Target {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LoopSettings {
     pub recipe: Option<Recipe>,
-    /// 1 or 2
-    pub stage: Option<u8>,
+    pub stage: Option<Stage>,
     /// folder of checkpoints and logs
     pub output: Option<PathBuf>,
     pub seed: Option<u64>,
@@ -156,8 +156,11 @@ pub struct LoopSettings {
     pub weight_decay: Option<f64>,
     pub betas: Option<[f64; 2]>,
     pub epsilon: Option<f64>,
+    /// minutes after which the run ends, if its steps are not done before
+    pub minutes: Option<f64>,
     /// steps over which the learning rate rises
     pub warmup: Option<u64>,
+    pub schedule: Option<Schedule>,
     /// largest norm of all gradients together
     pub clip_norm: Option<f64>,
     /// decay of the averaged weights
@@ -188,6 +191,12 @@ pub struct ObjectiveSettings {
     pub reward: Option<RewardKind>,
     /// the published formula of the predicted image instead of Eq. 4
     pub published_x0: Option<bool>,
+    /// of stage vae: weight of the mean squared error beside the L1
+    pub l2_weight: Option<f64>,
+    /// of stage vae: weight of the L1 of differences between neighbours
+    pub gradient_weight: Option<f64>,
+    /// of stage vae: weight of the latents' divergence from the unit normal
+    pub kl_weight: Option<f64>,
 }
 
 /// What rewards.

@@ -19,6 +19,8 @@ pub struct DataOptions {
     /// exchange left and right in half of the samples
     pub flip: bool,
     pub recipe: Recipe,
+    /// whether samples have a degraded picture
+    pub degrade: bool,
     /// degrade a picture the same way in every epoch
     pub fixed: bool,
     pub prompts: PromptSource,
@@ -31,7 +33,7 @@ pub struct DataOptions {
 pub struct Sample {
     /// the target, size x size, in [0, 1]
     pub high: Image,
-    /// as the recipe leaves it
+    /// as the recipe leaves it; empty where nothing is degraded
     pub low: Image,
     pub prompt: String,
 }
@@ -84,7 +86,8 @@ impl Dataset {
     /// # Errors
     /// The picture or its prompt cannot be read.
     pub fn sample(&self, epoch: u64, index: usize) -> Result<Sample> {
-        let DataOptions { seed, size, crop, flip, ref recipe, fixed, prompts, dropout } = self.options;
+        let DataOptions { seed, size, crop, flip, ref recipe, degrade, fixed, prompts, dropout } =
+            self.options;
         let entry = &self.entries[index];
         let picture = decode(&entry.path)?;
         let hash = content_hash(&picture);
@@ -92,8 +95,10 @@ impl Dataset {
         let image = Image::new(picture.height, picture.width, network_colour(&picture).into_owned())?;
         let image = if flip && random.chance(0.5) { image.flipped() } else { image };
         let square = crop.apply(&image, size, random);
-        let Pair { high, low } =
-            recipe.apply(square, random).map_err(|e| e.at(entry.path.display().to_string()))?;
+        let Pair { high, low } = match degrade {
+            true => recipe.apply(square, random).map_err(|e| e.at(entry.path.display().to_string()))?,
+            false => Pair { high: square, low: Image { height: 0, width: 0, values: Vec::new() } },
+        };
         // Prompts drop anew in every epoch, also where the pictures are fixed.
         let dropped = Random::new(seed, epoch, hash ^ ORDER).chance(dropout);
         let prompt = if dropped { String::new() } else { entry.prompt(prompts)? };

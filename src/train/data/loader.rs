@@ -169,6 +169,7 @@ mod tests {
             crop: Crop::Random,
             flip: true,
             recipe: Recipe::named("realesrgan").unwrap(),
+            degrade: true,
             fixed: false,
             prompts: PromptSource::None,
             dropout: 0.5,

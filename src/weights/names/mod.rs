@@ -7,6 +7,7 @@
 //! | `model.diffusion_model.` | UNet |
 //! | `first_stage_model.` | autoencoder |
 //! | `cond_stage_model.model.` | text tower |
+//! | `cond_stage_model.empty` | instead of a text tower: the features of every prompt, [1, width] |
 //! | `checkpoint_controlnet.` | ControlNet |
 //! | `checkpoint_adapter.{i}.0.` | adapter i, 0 in the middle, then in decoder order |
 //! | none (`conv_first`, `RRDB_trunk`, ...) | stage 1, RRDBNet |
@@ -32,7 +33,9 @@ use crate::error::{Error, Result};
 
 pub const UNET: &str = "model.diffusion_model.";
 pub const VAE: &str = "first_stage_model.";
+pub const CONDITIONING: &str = "cond_stage_model.";
 pub const TEXT: &str = "cond_stage_model.model.";
+pub const EMPTY: &str = "cond_stage_model.empty";
 pub const CONTROLNET: &str = "checkpoint_controlnet.";
 pub const ADAPTER: &str = "checkpoint_adapter.";
 
@@ -134,7 +137,7 @@ fn open_bare(
 /// # Errors
 /// No network of Stable Diffusion is in the set.
 pub fn sd(file: Checkpoint) -> Result<Checkpoint> {
-    let whole = if file.has_prefix(UNET) || file.has_prefix(VAE) || file.has_prefix(TEXT) {
+    let whole = if [UNET, VAE, TEXT, EMPTY].iter().any(|prefix| file.has_prefix(prefix)) {
         ldm(&file)?
     } else if unet::is_diffusers(&file) && !unet::is_controlnet(&file) {
         unet::to_ldm(&file, UNET)?
@@ -237,7 +240,7 @@ fn ldm(file: &Checkpoint) -> Result<Checkpoint> {
             || SCHEDULE.contains(&name);
         if extra {
             Place::Extra
-        } else if [UNET, VAE, TEXT].iter().any(|prefix| name.starts_with(prefix)) {
+        } else if [UNET, VAE, TEXT].iter().any(|prefix| name.starts_with(prefix)) || name == EMPTY {
             Place::Name(name.to_owned())
         } else {
             Place::Unknown

@@ -54,7 +54,7 @@ fn list(setup: &Setup, dtype: DType, steps: usize) -> Result<Vec<Counted>> {
         }
     });
     let weights = Weights::synthetic(setup.config.clone(), setup.variant);
-    let tokens: Vec<u32> = (1..).take(setup.config.text.length).collect();
+    let tokens: Vec<u32> = (1..).take(setup.config.text.length()).collect();
     let tower = weights.load_text(&cx)?;
     let rows = || tower.forward(&cx, &vec![&tokens[..]; setup.batch]);
     let (positive, negative) = (rows()?, rows()?);

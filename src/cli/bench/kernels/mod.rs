@@ -28,7 +28,7 @@ use measure::{Roof, check, time, time_library};
 #[derive(clap::Args)]
 pub struct Args {
     /// Sizes of the networks
-    #[arg(long, default_value = "sd21", value_parser = ["tiny", "sd21"])]
+    #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     #[arg(long, default_value = "official")]
     adapter: Adapter,

@@ -1,0 +1,127 @@
+//! Losses that stay on the device: their gradients are the seeds of the tape, and the host reads their values, a few
+//! numbers, when the backward pass is on its way.
+
+use super::Told;
+use crate::autograd::Gradients;
+use crate::error::{Error, Result};
+use crate::ops::adamw::gradient_norm;
+use crate::ops::conv2d::{Conv2d, ConvWeight};
+use crate::ops::elementwise::{cast, combine, pointwise};
+use crate::ops::sums::column_sums;
+use crate::ops::{Activation, Cx, Epilogue, Segments};
+use crate::tensor::{DType, Tensor};
+
+/// Columns in which a long row of values is added up.
+const COLUMNS: usize = 64;
+
+/// How the host gets the value of a term.
+enum Value {
+    /// the sum of these
+    Sum(Tensor),
+    /// this squared, times the factor
+    Square(Tensor, f64),
+    /// what the host computes by itself
+    Host(Box<dyn Fn() -> Result<f64>>),
+}
+
+/// A term of the loss: its gradient in `of`, a value of the tape.
+pub struct Term {
+    name: &'static str,
+    weight: f64,
+    of: Tensor,
+    gradient: Tensor,
+    value: Value,
+}
+
+/// `weight` times the mean absolute value of `difference`, f32, recorded on the tape of `cx`.
+pub fn absolute(cx: &Cx, name: &'static str, difference: &Tensor, weight: f64) -> Result<Term> {
+    let plain = &cx.without_tape();
+    // A leak of -1 is the absolute value, and its slope the sign.
+    let of = pointwise(cx, difference, Activation::LeakyRelu(-1.0))?;
+    let count = of.shape().count().max(1);
+    let gradient = combine(plain, &[(0.0, &of.detached())], (weight / count as f64) as f32)?;
+    let flat = match count.is_multiple_of(COLUMNS) {
+        true => of.detached().reshape([count / COLUMNS, COLUMNS])?,
+        false => of.detached(),
+    };
+    let sums = column_sums(plain, &flat, 1, 1.0 / count as f32, DType::F32)?;
+    Ok(Term { name, weight, of, gradient, value: Value::Sum(sums) })
+}
+
+/// `weight` times the mean square of `difference`, f32, a value of the tape of `cx`.
+pub fn square(cx: &Cx, name: &'static str, difference: &Tensor, weight: f64) -> Result<Term> {
+    let plain = &cx.without_tape();
+    let (inner, count) = (difference.detached(), difference.shape().count().max(1) as f64);
+    let gradient = combine(plain, &[((2.0 * weight / count) as f32, &inner)], 0.0)?;
+    let norm = gradient_norm(plain, &[&inner], 1.0)?;
+    Ok(Term { name, weight, of: difference.clone(), gradient, value: Value::Square(norm, 1.0 / count) })
+}
+
+/// A term whose gradient in `of` is given, and whose value the host computes; `weight` is of the value only.
+pub fn given(
+    name: &'static str,
+    weight: f64,
+    (of, gradient): (&Tensor, Tensor),
+    value: impl Fn() -> Result<f64> + 'static,
+) -> Term {
+    Term { name, weight, of: of.clone(), gradient, value: Value::Host(Box::new(value)) }
+}
+
+/// Takes differences of neighbouring pixels.
+pub struct Edges(ConvWeight);
+
+impl Edges {
+    /// # Errors
+    /// Memory is short.
+    pub fn new(cx: &Cx) -> Result<Self> {
+        // [6, 3, 3, 3]: each colour to the right, then each downwards.
+        let mut values = vec![0.0f32; 6 * 3 * 9];
+        for colour in 0..3 {
+            for (output, neighbour) in [(colour, 5), (3 + colour, 7)] {
+                let taps = &mut values[(output * 3 + colour) * 9..][..9];
+                (taps[4], taps[neighbour]) = (-1.0, 1.0);
+            }
+        }
+        Ok(Edges(ConvWeight::pack(cx, &values, [6, 3, 3, 3])?))
+    }
+
+    /// image [N, H, W, 3] -> f32 [N, H, W, 6]; beyond the image lies zero
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn of(&self, cx: &Cx, image: &Tensor) -> Result<Tensor> {
+        let image = cast(cx, image, cx.dtype())?;
+        let conv = Conv2d::new(Segments::one(&image));
+        cast(cx, &crate::ops::conv2d::conv2d(cx, &conv, &self.0, &Epilogue::bias(None))?, DType::F32)
+    }
+}
+
+/// Runs the tape of `cx` backwards from all terms.
+///
+/// # Errors
+/// The device fails.
+pub fn learn(cx: &Cx, terms: Vec<Term>) -> Result<(Told, Gradients)> {
+    let tape = cx.tape().ok_or_else(|| Error::internal("a step without a tape"))?;
+    let (mut seeds, mut values) = (Vec::new(), Vec::new());
+    for Term { name, weight, of, gradient, value } in terms {
+        seeds.push((of, gradient));
+        values.push((name, weight, value));
+    }
+    let gradients = {
+        let seeds: Vec<_> = seeds.iter().map(|(of, gradient)| (of, gradient.clone())).collect();
+        tape.backward(cx, seeds)?
+    };
+    let mut told = Told::default();
+    for (name, weight, value) in values {
+        let value = match value {
+            Value::Sum(sums) => sums.to_f32()?.iter().map(|&v| f64::from(v)).sum(),
+            Value::Square(norm, factor) => {
+                factor * norm.to_f32()?.first().map_or(0.0, |&norm| f64::from(norm).powi(2))
+            }
+            Value::Host(value) => value()?,
+        };
+        told.total += weight * value;
+        told.parts.push((name, value));
+    }
+    Ok((told, gradients))
+}

@@ -1,0 +1,60 @@
+//! The preset `mini`: small enough to be carried along, and known to every tool.
+
+use serde_json::Value;
+use tasr::models::Variant;
+use tasr::pipeline::synthetic_files::SyntheticFiles;
+use tasr::weights::names::EMPTY;
+
+use crate::program::{Folder, tasr, tasr_ok};
+
+const FILES: [&str; 3] = ["sd.safetensors", "tasr.safetensors", "stage1.safetensors"];
+
+fn info(path: &str) -> Value {
+    let run = tasr_ok(&["info", "--json", path]);
+    let told: Value = serde_json::from_str(&run.stdout).expect("one JSON object");
+    told["files"][0].clone()
+}
+
+#[test]
+fn it_is_small() {
+    let files = SyntheticFiles::new("mini", Some(Variant::Official)).expect("preset");
+    let manifests = files.manifests().expect("manifests");
+    let counts = manifests
+        .map(|(_, shapes)| shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>());
+    assert!(counts.iter().sum::<usize>() <= 9_900_000, "parameters of {FILES:?}: {counts:?}");
+}
+
+#[test]
+fn every_tool_knows_its_files() {
+    let folder = Folder::new();
+    tasr_ok(&["synth", "--preset", "mini", "--dtype", "f16", "-q", "-o", &folder.text("")]);
+    let size: u64 = FILES.iter().map(|f| folder.path(f).metadata().expect("written").len()).sum();
+    assert!(size <= 20_000_000, "{size} bytes");
+    let told = FILES.map(|name| info(&folder.text(name)));
+    for file in &told {
+        assert_eq!(file["complete"], true, "{file}");
+        assert_eq!((&file["missing"], &file["unknown"]), (&serde_json::json!([]), &serde_json::json!([])));
+    }
+    assert_eq!(told[0]["kind"], "Stable Diffusion, single file (UNet, autoencoder, no text)");
+    assert_eq!(told[1]["kind"], "TASR, ControlNet and official adapters");
+    assert_eq!(told[2]["kind"], "RRDBNet, 3 blocks of 32 features, growth 16 (BSRNet names)");
+    // Ten residuals: two blocks and a step down at two levels, two blocks at the last, the stem, the middle.
+    let adapters = told[1]["parts"][1]["tensors"].as_u64();
+    assert_eq!(adapters, Some(10 * 12));
+
+    let (sd, out) = (folder.text(FILES[0]), folder.text("bf16.safetensors"));
+    tasr_ok(&["convert", &sd, "-o", &out, "--dtype", "bf16", "-q"]);
+    let converted = info(&out);
+    assert_eq!((&converted["complete"], &converted["tensors"]), (&true.into(), &told[0]["tensors"]));
+    let run = tasr(&["convert", &sd, "-o", &folder.text("folder"), "--layout", "diffusers"]);
+    assert!(run.code == 2 && run.stderr.contains("without a text tower"), "{run}");
+
+    // A file that lost its row is no longer whole, and says so.
+    let bytes = std::fs::read(folder.path(FILES[0])).expect("reads");
+    let whole = safetensors::SafeTensors::deserialize(&bytes).expect("parses");
+    let kept = whole.iter().filter(|(name, _)| *name != EMPTY).collect::<Vec<_>>();
+    std::fs::write(folder.path("holed.safetensors"), safetensors::serialize(kept, None).expect("serializes"))
+        .expect("writes");
+    let holed = info(&folder.text("holed.safetensors"));
+    assert_eq!(holed["missing"], serde_json::json!(["cond_stage_model.model.*"]), "{holed}");
+}
