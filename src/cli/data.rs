@@ -94,7 +94,8 @@ fn synth(args: &Synth) -> Result<()> {
         progress.check_interrupt()?;
         let output = args.output.join(format!("{index:06}.png"));
         let finished = !args.overwrite && output.exists();
-        let job = Job { input: PathBuf::from(format!("scene {index}")), output, format: Format::Png, finished };
+        let job =
+            Job { input: PathBuf::from(format!("scene {index}")), output, format: Format::Png, finished };
         if job.finished {
             report.skipped(&job);
             return Ok(());
@@ -102,7 +103,7 @@ fn synth(args: &Synth) -> Result<()> {
         progress.begin_file(&job.input.display().to_string());
         let start = Instant::now();
         let side = usize::from(args.size);
-        let picture = Picture::from_colour([side, side], scenes::picture(args.seed, index as u64, side, &fonts));
+        let picture = Picture::computed(side, side, scenes::picture(args.seed, index as u64, side, &fonts));
         encode(&picture, &job.output, &EncodeOptions::default())?;
         report.written(&job, [side, side], start.elapsed().as_secs_f64());
         Ok(())

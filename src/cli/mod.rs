@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod data;
 mod degrade;
 mod device;
 mod info;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Upscale(Box<upscale::Args>),
     Convert(convert::Args),
+    Data(data::Args),
     Degrade(Box<degrade::Args>),
     Train(Box<train::Args>),
     Info(info::Args),
@@ -64,6 +66,7 @@ fn run() -> Result<()> {
     match cli.command {
         Command::Upscale(args) => upscale::run(*args),
         Command::Convert(args) => convert::run(args),
+        Command::Data(args) => data::run(args),
         Command::Degrade(args) => degrade::run(*args),
         Command::Train(args) => train::run(*args),
         Command::Info(args) => info::run(args),

@@ -27,6 +27,22 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// A picture that was computed: `[height, width, 3]` in [0, 1], opaque, to be written with 8 bits as PNG.
+    pub fn computed(width: usize, height: usize, colour: Vec<f32>) -> Picture {
+        let format = Format::Png;
+        Picture {
+            width,
+            height,
+            colour,
+            alpha: None,
+            grey: false,
+            bits: 8,
+            icc: None,
+            format,
+            notes: Vec::new(),
+        }
+    }
+
     /// Pixels in the picture.
     pub fn pixels(&self) -> usize {
         self.width * self.height

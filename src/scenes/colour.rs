@@ -67,7 +67,8 @@ impl Palette {
 
     /// Browns, greys and sands of fur and earth.
     pub fn earth(random: &mut Random) -> Self {
-        let bases = [[0.45, 0.34, 0.24], [0.3, 0.24, 0.2], [0.6, 0.52, 0.42], [0.4, 0.4, 0.4], [0.55, 0.36, 0.2]];
+        let bases =
+            [[0.45, 0.34, 0.24], [0.3, 0.24, 0.2], [0.6, 0.52, 0.42], [0.4, 0.4, 0.4], [0.55, 0.36, 0.2]];
         Palette::around(bases[random.index(bases.len())], 0.04, random)
     }
 

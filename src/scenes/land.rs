@@ -23,8 +23,7 @@ pub fn landscape(canvas: &mut Canvas, palette: &Palette, random: &mut Random) {
         let paint = Paint::material(soil, side * 0.4 * near, random);
         let haze = 0.75 * (1.0 - near) + 0.05;
         let row = span(random, -1e4, 1e4);
-        let heights: Vec<f32> =
-            (0..canvas.side).map(|x| base - rough * outline.at(x as f32, row)).collect();
+        let heights: Vec<f32> = (0..canvas.side).map(|x| base - rough * outline.at(x as f32, row)).collect();
         for y in 0..canvas.side {
             for (x, height) in heights.iter().enumerate() {
                 let coverage = (y as f32 + 1.0 - height).clamp(0.0, 1.0);

@@ -72,7 +72,15 @@ fn arc([x, y]: [f32; 2], [a, b]: [f32; 2], turn: f32, [from, to]: [f32; 2]) -> V
         .collect()
 }
 
-fn hatch(canvas: &mut Canvas, [x, y]: [f32; 2], size: f32, turn: f32, width: f32, colour: [f32; 3], random: &mut Random) {
+fn hatch(
+    canvas: &mut Canvas,
+    [x, y]: [f32; 2],
+    size: f32,
+    turn: f32,
+    width: f32,
+    colour: [f32; 3],
+    random: &mut Random,
+) {
     let gap = width * span(random, 1.8, 4.0);
     let (sin, cos) = turn.sin_cos();
     let count = (size / gap).min(120.0) as usize;
@@ -89,7 +97,8 @@ fn hatch(canvas: &mut Canvas, [x, y]: [f32; 2], size: f32, turn: f32, width: f32
 pub fn lattice(canvas: &mut Canvas, palette: &Palette, random: &mut Random) {
     let side = canvas.side as f32;
     // Pixels to plane: turned, then divided by a depth that grows across the picture.
-    let (sin, cos) = (if random.chance(0.6) { span(random, -0.08, 0.08) } else { span(random, 0.0, TAU) }).sin_cos();
+    let (sin, cos) =
+        (if random.chance(0.6) { span(random, -0.08, 0.08) } else { span(random, 0.0, TAU) }).sin_cos();
     let tilt = [(); 2].map(|()| span(random, -0.7, 0.7) * if random.chance(0.6) { 1.0 } else { 0.0 });
     let cells = [span(random, 4.0, 26.0), span(random, 4.0, 26.0)];
     let [dark, light] = palette.pair(random, 0.25);
@@ -114,7 +123,10 @@ pub fn lattice(canvas: &mut Canvas, palette: &Palette, random: &mut Random) {
         // Windows: how far inside, in pixels.
         let share = match round {
             true => (0.5 - frame[0] - place[0].hypot(place[1])) / scale[0].max(scale[1]),
-            false => [0, 1].map(|c| (0.5 - 0.5 * frame[c] - place[c].abs()) / scale[c]).into_iter().fold(f32::MAX, f32::min),
+            false => [0, 1]
+                .map(|c| (0.5 - 0.5 * frame[c] - place[c].abs()) / scale[c])
+                .into_iter()
+                .fold(f32::MAX, f32::min),
         };
         // Cells finer than a pixel fade into their mean instead of flickering.
         let fine = (scale[0].max(scale[1]) * 2.0 - 0.6).clamp(0.0, 1.0);

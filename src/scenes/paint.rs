@@ -15,9 +15,22 @@ pub enum Paint {
     /// bands bent by a field, softened to this share of a band: wood, cloth, water, zebra
     Bands([Rgb; 2], [f32; 2], Noise, f32),
     /// two colours by the cell of a turned lattice, with joints of the second: tiles and bricks
-    Tiles { colours: [Rgb; 2], axes: [f32; 4], joint: f32, shift: f32, vary: f32, salt: u32 },
+    Tiles {
+        colours: [Rgb; 2],
+        axes: [f32; 4],
+        joint: f32,
+        shift: f32,
+        vary: f32,
+        salt: u32,
+    },
     /// spots in the cells of a turned lattice
-    Spots { colours: [Rgb; 2], axes: [f32; 4], radius: f32, jitter: f32, salt: u32 },
+    Spots {
+        colours: [Rgb; 2],
+        axes: [f32; 4],
+        radius: f32,
+        jitter: f32,
+        salt: u32,
+    },
 }
 
 impl Paint {
@@ -96,9 +109,7 @@ impl Paint {
     pub fn at(&self, x: f32, y: f32) -> Rgb {
         match self {
             Paint::Flat(colour) => *colour,
-            Paint::Gradient([a, b], [dx, dy], offset) => {
-                mix(*a, *b, mirrored(x * dx + y * dy + offset))
-            }
+            Paint::Gradient([a, b], [dx, dy], offset) => mix(*a, *b, mirrored(x * dx + y * dy + offset)),
             Paint::Material([a, b], noise, contrast) => {
                 mix(*a, *b, (0.5 + 0.5 * contrast * noise.at(x, y)).clamp(0.0, 1.0))
             }
@@ -149,7 +160,8 @@ fn shades(palette: &Palette, random: &mut Random) -> [Rgb; 2] {
 
 /// Pixels to cells of this size, turned at random or, as often, hardly.
 fn lattice([width, height]: [f32; 2], random: &mut Random) -> [f32; 4] {
-    let turn = if random.chance(0.5) { span(random, 0.0, std::f32::consts::TAU) } else { span(random, -0.05, 0.05) };
+    let turn =
+        if random.chance(0.5) { span(random, 0.0, std::f32::consts::TAU) } else { span(random, -0.05, 0.05) };
     let (sin, cos) = turn.sin_cos();
     [cos / width, sin / width, -sin / height, cos / height]
 }

@@ -138,7 +138,9 @@ impl Shape {
                 lit(colour, 1.0 - strength * (1.0 - depth) * (1.0 - depth))
             }
         };
-        self.cover(canvas, [0.0; 2], style.edge, style.opacity, |x, y, distance| round(paint.at(x, y), distance));
+        self.cover(canvas, [0.0; 2], style.edge, style.opacity, |x, y, distance| {
+            round(paint.at(x, y), distance)
+        });
     }
 
     fn cover(

@@ -71,7 +71,8 @@ impl Solid {
                     let place = sum(from, towards, near);
                     let mut normal = [0.0; 3];
                     normal[axis] = -towards[axis].signum();
-                    let normal = [cos * normal[0] - sin * normal[2], normal[1], cos * normal[2] + sin * normal[0]];
+                    let normal =
+                        [cos * normal[0] - sin * normal[2], normal[1], cos * normal[2] + sin * normal[0]];
                     let [u, v] = [(axis + 1) % 3, (axis + 2) % 3].map(|c| 100.0 * place[c]);
                     Hit { way: near, normal, place: [u, v] }
                 })
@@ -133,7 +134,12 @@ impl World {
             };
             let centre = [1.3 * random.normal() as f32, height, span(random, -1.0, 3.0)];
             let paint = Paint::draw(palette, 60.0 * size, 0.45, random);
-            Solid { form, centre, paint, gloss: if random.chance(0.4) { span(random, 0.1, 0.7) } else { 0.0 } }
+            Solid {
+                form,
+                centre,
+                paint,
+                gloss: if random.chance(0.4) { span(random, 0.1, 0.7) } else { 0.0 },
+            }
         });
         let solids = solids.collect();
         let ground = Paint::draw(palette, span(random, 60.0, 300.0), 0.75, random);
@@ -178,9 +184,9 @@ impl World {
         let Some((hit, paint, gloss)) = best else { return sky };
         let place = sum(sum(self.eye, towards, hit.way), hit.normal, 2e-3);
         let mut light = 0.0;
-        for part in 0..4 {
+        for part in SAMPLES {
             // Sixteen places on the lamp: four samples with four each.
-            let [u, v] = [SAMPLES[part][0] + SAMPLES[sample][1], SAMPLES[part][1] + SAMPLES[sample][0]];
+            let [u, v] = [part[0] + SAMPLES[sample][1], part[1] + SAMPLES[sample][0]];
             let lamp = sum(sum(self.lamp[0], self.lamp[1], u - 1.0), self.lamp[2], v - 1.0);
             let angle = dot(hit.normal, unit(lamp)).max(0.0);
             if angle > 0.0 && !self.solids.iter().any(|solid| solid.hides(place, unit(lamp))) {
@@ -189,7 +195,8 @@ impl World {
         }
         // The sky lights what looks up; what touches the ground is a little darker.
         let open = 0.7 + 0.3 * hit.normal[1];
-        let base = lit(paint.at(hit.place[0], hit.place[1]), self.ambient * open + (1.1 - self.ambient) * light);
+        let base =
+            lit(paint.at(hit.place[0], hit.place[1]), self.ambient * open + (1.1 - self.ambient) * light);
         let mirror = sum(towards, hit.normal, -2.0 * dot(towards, hit.normal));
         let shine = dot(mirror, self.lamp[0]).max(0.0).powi(40) * gloss * if light > 0.0 { 1.0 } else { 0.0 };
         let rim = gloss * 0.3 * (1.0 + dot(towards, hit.normal)).clamp(0.0, 1.0).powi(3);

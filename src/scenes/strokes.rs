@@ -56,7 +56,12 @@ fn segment(
 }
 
 /// A curve that starts at a place and follows `direction`, which is asked at every step.
-fn trail(start: [f32; 2], length: f32, steps: usize, mut direction: impl FnMut([f32; 2], f32) -> f32) -> Vec<[f32; 2]> {
+fn trail(
+    start: [f32; 2],
+    length: f32,
+    steps: usize,
+    mut direction: impl FnMut([f32; 2], f32) -> f32,
+) -> Vec<[f32; 2]> {
     let mut points = vec![start];
     let mut place = start;
     for i in 0..steps {
@@ -106,7 +111,8 @@ pub fn grass(canvas: &mut Canvas, palette: &Palette, horizon: f32, random: &mut 
         let depth = i as f32 / count as f32;
         let near = 0.15 + 0.85 * depth;
         let ground = side * (horizon + (1.2 - horizon) * depth * depth.sqrt()) + 0.1 * tall;
-        let start = [span(random, -0.05 * side, 1.05 * side), ground + 0.15 * tall * random.normal() as f32 * near];
+        let start =
+            [span(random, -0.05 * side, 1.05 * side), ground + 0.15 * tall * random.normal() as f32 * near];
         let (lean, bow) = (wind + 0.25 * random.normal() as f32, wind + 0.5 * random.normal() as f32);
         let length = tall * near * span(random, 0.5, 1.2);
         let points = trail(start, length, 5, |_, way| -0.5 * PI + lean + bow * way);

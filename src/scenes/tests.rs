@@ -21,7 +21,8 @@ fn power(picture: &[f64], side: usize, frequency: usize) -> f64 {
         })
         .collect();
     let line = |at: &dyn Fn(usize) -> f64| {
-        let [re, im] = wave.iter().enumerate().fold([0.0; 2], |[re, im], (x, w)| [re + at(x) * w[0], im + at(x) * w[1]]);
+        let [re, im] =
+            wave.iter().enumerate().fold([0.0; 2], |[re, im], (x, w)| [re + at(x) * w[0], im + at(x) * w[1]]);
         re * re + im * im
     };
     (0..side).map(|i| line(&|x| picture[i * side + x]) + line(&|y| picture[y * side + i])).sum()
@@ -43,7 +44,8 @@ fn slope(values: &[f32], side: usize) -> f64 {
 #[test]
 fn a_picture_depends_on_seed_number_and_side_alone() {
     let fonts = Fonts::default();
-    let bytes = |seed, index, side| picture(seed, index, side, &fonts).iter().map(|v| (v * 255.0) as u8).collect();
+    let bytes =
+        |seed, index, side| picture(seed, index, side, &fonts).iter().map(|v| (v * 255.0) as u8).collect();
     let one: Vec<u8> = bytes(1, 5, 64);
     let again: Vec<u8> = std::thread::spawn(move || {
         picture(1, 5, 64, &Fonts::default()).iter().map(|v| (v * 255.0) as u8).collect()

@@ -48,7 +48,10 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.map_err(failed)?.path();
         if path.is_dir() {
             collect(&path, paths)?;
-        } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("ttf") || e.eq_ignore_ascii_case("otf")) {
+        } else if path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("ttf") || e.eq_ignore_ascii_case("otf"))
+        {
             paths.push(path);
         }
     }
@@ -58,7 +61,13 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
 /// How letters look: of the stroke alphabet, or a font.
 enum Hand<'a> {
     /// width of a letter, slant, weight (in heights), how far points stray, rounded or not
-    Pen { wide: f32, slant: f32, weight: f32, stray: f32, round: bool },
+    Pen {
+        wide: f32,
+        slant: f32,
+        weight: f32,
+        stray: f32,
+        round: bool,
+    },
     Font(&'a FontVec),
 }
 
@@ -97,7 +106,10 @@ fn word(random: &mut Random) -> String {
         return (0..digits).map(|_| char::from(b'0' + random.index(10) as u8)).collect();
     }
     let (starts, vowels, ends) = (
-        ["b", "br", "d", "fl", "g", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "tr", "v", "w", "z", ""],
+        [
+            "b", "br", "d", "fl", "g", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "st", "t", "tr",
+            "v", "w", "z", "",
+        ],
         ["a", "e", "i", "o", "u", "ea", "ou", "y"],
         ["", "", "n", "r", "nd", "t", "l", "rf", "x", "m"],
     );
@@ -132,7 +144,8 @@ fn write_line(canvas: &mut Canvas, hand: &Hand, line: Line, colour: Rgb, random:
                         let moved: Vec<[f32; 2]> = points
                             .iter()
                             .map(|[x, y]| {
-                                let jitter = |random: &mut Random| stray * line.height * random.normal() as f32;
+                                let jitter =
+                                    |random: &mut Random| stray * line.height * random.normal() as f32;
                                 let (up, dx, dy) = ((y - 6.0) * unit, jitter(random), jitter(random));
                                 let along = pen + x * wide * unit * 1.4 - slant * up + dx;
                                 let up = up + dy;
@@ -146,7 +159,9 @@ fn write_line(canvas: &mut Canvas, hand: &Hand, line: Line, colour: Rgb, random:
                     }
                     line.height * (wide * 1.4 * 4.0 / 6.0 + 1.6 * weight)
                 }
-                Hand::Font(font) => set(canvas, font, character, [line.start[0] + pen, line.start[1]], line.height, colour),
+                Hand::Font(font) => {
+                    set(canvas, font, character, [line.start[0] + pen, line.start[1]], line.height, colour)
+                }
             };
             if pen > line.room {
                 return;
@@ -157,7 +172,14 @@ fn write_line(canvas: &mut Canvas, hand: &Hand, line: Line, colour: Rgb, random:
 }
 
 /// Sets a character on its base line and says how far the next one is.
-fn set(canvas: &mut Canvas, font: &FontVec, character: char, [x, y]: [f32; 2], height: f32, colour: Rgb) -> f32 {
+fn set(
+    canvas: &mut Canvas,
+    font: &FontVec,
+    character: char,
+    [x, y]: [f32; 2],
+    height: f32,
+    colour: Rgb,
+) -> f32 {
     // A capital takes about 0.7 of a font's em.
     let scaled = font.as_scaled(height * 1.4);
     let id = scaled.glyph_id(character);
@@ -194,7 +216,12 @@ pub fn page(canvas: &mut Canvas, palette: &Palette, fonts: &Fonts, random: &mut 
             height = (side * 0.018 * (0.8 * random.normal() as f32).exp()).clamp(6.0, 0.2 * side);
         }
         y += 1.75 * height;
-        let line = Line { start: [side * span(random, 0.0, 0.06), y], height, angle, room: side * span(random, 0.5, 0.96) };
+        let line = Line {
+            start: [side * span(random, 0.0, 0.06), y],
+            height,
+            angle,
+            room: side * span(random, 0.5, 0.96),
+        };
         write_line(canvas, &hand, line, ink, random);
     }
 }

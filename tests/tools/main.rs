@@ -1,7 +1,8 @@
-//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; and degrade.
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; data and degrade.
 
 mod bench;
 mod convert;
+mod data;
 mod degrade;
 mod info;
 mod mini;

@@ -15,10 +15,10 @@ mod recipe;
 pub mod resize;
 pub mod usm;
 
+pub use crate::sampler::Random;
 pub use codeformer::{CodeFormer, Plan as CodeFormerPlan};
 pub use crop::Crop;
 pub use image::Image;
-pub use crate::sampler::Random;
 pub use realesrgan::{NoiseDraw, Pass, PassDraw, Plan as RealEsrganPlan, RealEsrgan};
 pub use recipe::{NAMES, Recipe};
 
