@@ -60,7 +60,8 @@ pub struct WeightFiles {
     /// Stage 1: BSRNet, BSRGAN or RealESRGAN_x4plus
     #[arg(long, value_name = "FILE", alias = "bsrnet")]
     pub stage1: Option<PathBuf>,
-    /// Folder that has what the three above do not name [default: $TASR_MODELS, else the user data folder]
+    /// Folder that has what the three above do not name [default: $TASR_MODELS, else the user data folder; without any of
+    /// them, the small model that the program may carry]
     #[arg(long, value_name = "DIR")]
     pub models: Option<PathBuf>,
     /// Adapters [default: what the TASR file holds]; none: a plain ControlNet

@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::models::Variant;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
+use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile};
 use crate::sampler::{Guidance, Sizes};
 
 /// More threads than any machine has cores help nothing.
@@ -135,8 +135,7 @@ fn upscale(
     let mut taken = Vec::new();
     let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| taken.push(text.to_owned()))?;
     let models = Models::find(&args.weights)?;
-    let [sd, tasr, stage1] = &models.0;
-    let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
+    let weights = models.open(adapter_choice(args.weights.adapter))?;
     // Without a text tower both prompts have the same features, and guidance would be work for nothing.
     let options = if weights.reads_prompts() { options } else { Options { cfg: 1.0, ..options } };
 
@@ -149,6 +148,9 @@ fn upscale(
     announce(&mut planner, jobs, needed, report)?;
     // Not before: what is wrong with the command is told in one line.
     taken.iter().for_each(|text| progress.note(text));
+    if matches!(models, Models::Carried(_)) {
+        progress.note(models::CARRIED);
+    }
     if !weights.reads_prompts() && prompts.are_given() {
         progress.note("these weights were trained without text: prompts are ignored");
     }
