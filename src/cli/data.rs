@@ -103,7 +103,7 @@ fn synth(args: &Synth) -> Result<()> {
         progress.begin_file(&job.input.display().to_string());
         let start = Instant::now();
         let side = usize::from(args.size);
-        let picture = Picture::computed(side, side, scenes::picture(args.seed, index as u64, side, &fonts));
+        let picture = Picture::of_colour(side, side, scenes::picture(args.seed, index as u64, side, &fonts));
         encode(&picture, &job.output, &EncodeOptions::default())?;
         report.written(&job, [side, side], start.elapsed().as_secs_f64());
         Ok(())

@@ -210,5 +210,5 @@ fn degrade(args: &Args, recipe: &Recipe, job: &Job, high_job: Option<&Job>) -> R
 fn pictured(image: &Image) -> Picture {
     let mut image = image.clone();
     image.round_to_bytes();
-    Picture::computed(image.width, image.height, image.values)
+    Picture::of_colour(image.width, image.height, image.values)
 }

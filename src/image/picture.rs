@@ -27,9 +27,8 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture that was computed: `[height, width, 3]` in [0, 1], opaque, to be written with 8 bits as PNG.
-    pub fn computed(width: usize, height: usize, colour: Vec<f32>) -> Picture {
-        let format = Format::Png;
+    /// A picture of 8 bits a channel that came from no file: `colour` is `[height, width, 3]` in [0, 1].
+    pub fn of_colour(width: usize, height: usize, colour: Vec<f32>) -> Self {
         Picture {
             width,
             height,
@@ -38,7 +37,7 @@ impl Picture {
             grey: false,
             bits: 8,
             icc: None,
-            format,
+            format: Format::Png,
             notes: Vec::new(),
         }
     }

@@ -52,7 +52,8 @@ fn restored(cx: &Cx, lesson: &dyn Lesson, sample: &Sample) -> Result<Sampled> {
     let [_, height, width, _] = image.nhwc()?;
     let colour: Vec<f32> = image.to_f32()?.iter().map(|v| v.clamp(0.0, 1.0)).collect();
     let psnr = psnr(&colour, &sample.high.values, Channels::Rgb)?;
-    let picture = Picture::computed(width, height, colour);
-    let png = encode_bytes(&picture, Format::Png, &EncodeOptions::default())?.bytes;
+    let png =
+        encode_bytes(&Picture::of_colour(width, height, colour), Format::Png, &EncodeOptions::default())?
+            .bytes;
     Ok(Sampled { png, size: [width, height], psnr })
 }

@@ -16,8 +16,10 @@ import contextlib
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +154,7 @@ class Bench:
         """Median milliseconds over the repeats, after warm-up."""
         for _ in range(self.args.warmup):
             work()
+        self.wait_for_gate()
         taken = []
         for _ in range(self.args.repeats):
             if self.cuda:
@@ -166,6 +169,15 @@ class Bench:
                 work()
                 taken.append(1e3 * (time.perf_counter() - begin))
         return round(statistics.median(taken), 3)
+
+    def wait_for_gate(self) -> None:
+        """Says that all is compiled, and waits until the file is there: others may use the GPU meanwhile."""
+        if self.args.gate and not Path(self.args.gate).exists():
+            if self.cuda:
+                torch.cuda.synchronize()
+            print("ready", file=sys.stderr, flush=True)
+            while not Path(self.args.gate).exists():
+                time.sleep(0.05)
 
     def accelerate(self, module: nn.Module) -> nn.Module:
         if self.args.compile:
@@ -311,6 +323,8 @@ def main() -> None:
     parser.add_argument("--only", help="time only these inference parts, comma separated, e.g. step,pipeline")
     parser.add_argument("--no-train", action="store_true")
     parser.add_argument("--no-inference", action="store_true")
+    parser.add_argument("--gate", help="after a part's warm-up, wait until this file exists")
+    parser.add_argument("--checkpointing", choices=("no", "yes", "both"), default="both", help="of training steps")
     parser.add_argument("--train-size", type=int, default=512)
     parser.add_argument("--train-batch", type=int, default=1)
     args = parser.parse_args()
@@ -330,7 +344,7 @@ def main() -> None:
             report["inference_ms"] = attempt(bench.inference)
     if not args.no_train:
         for target in TARGETS:
-            for rematerialise in (False, True):
+            for rematerialise in {"no": (False,), "yes": (True,), "both": (False, True)}[args.checkpointing]:
                 name = f"train_{target}" + ("_checkpointed" if rematerialise else "")
                 release()
                 report[name] = attempt(lambda: bench.training(target, rematerialise))

@@ -143,8 +143,7 @@ mod tests {
 
     fn picture(path: &Path, phase: usize) {
         let colour = (0..40 * 36 * 3).map(|i| ((i * 31 + phase * 77) % 256) as f32 / 255.0).collect();
-        let picture = Picture::computed(40, 36, colour);
-        encode(&picture, path, &EncodeOptions::default()).unwrap();
+        encode(&Picture::of_colour(40, 36, colour), path, &EncodeOptions::default()).unwrap();
     }
 
     fn dataset(folder: &Path) -> Dataset {
