@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, messages and progress.
 
 mod bench;
+mod compare;
 mod convert;
 mod data;
 mod degrade;
@@ -36,6 +37,7 @@ enum Command {
     Data(data::Args),
     Degrade(Box<degrade::Args>),
     Train(Box<train::Args>),
+    Compare(compare::Args),
     Info(info::Args),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -69,6 +71,7 @@ fn run() -> Result<()> {
         Command::Data(args) => data::run(args),
         Command::Degrade(args) => degrade::run(*args),
         Command::Train(args) => train::run(*args),
+        Command::Compare(args) => compare::run(&args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),

@@ -39,6 +39,8 @@ pub struct Options {
     /// stage-1 tile in input pixels
     pub stage1_tile: Option<usize>,
     pub color_fix: ColorFix,
+    /// the result is the clean image of stage 1
+    pub stage1_only: bool,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             tile_stride: None,
             stage1_tile: None,
             color_fix: ColorFix::Wavelet,
+            stage1_only: false,
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; data and degrade.
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; data,
+//! degrade and compare.
 
 mod bench;
+mod compare;
 mod convert;
 mod data;
 mod degrade;

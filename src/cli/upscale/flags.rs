@@ -104,6 +104,9 @@ pub struct Sampling {
     /// Bring the colours back to those of the input
     #[arg(long, value_name = "KIND", default_value = "wavelet")]
     pub color_fix: ColorChoice,
+    /// Stop after stage 1: the cleaned and enlarged picture, without the diffusion model
+    #[arg(long)]
+    pub stage1_only: bool,
 }
 
 /// How large pictures fit.

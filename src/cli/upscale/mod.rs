@@ -235,6 +235,7 @@ fn options(args: &Args) -> Options {
         tile_stride: tiles.tile_stride,
         stage1_tile: None,
         color_fix: sampling.color_fix.fix(),
+        stage1_only: sampling.stage1_only,
     }
 }
 
