@@ -85,7 +85,7 @@ impl Pipeline<'_> {
         let unit = combine(self.cx, &[(0.5, &decoded)], 0.5)?;
         drop(decoded);
         let fixed = match self.options.color_fix {
-            ColorFix::Wavelet => wavelet_fix(self.cx, &unit, clean)?,
+            ColorFix::Wavelet => wavelet_fix(self.cx, &unit, clean, self.options.color_levels)?,
             ColorFix::Adain => adain_fix(self.cx, &unit, clean)?,
             ColorFix::None => unit,
         };

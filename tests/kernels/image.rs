@@ -5,7 +5,7 @@ use tasr::ops::Cx;
 use tasr::ops::embedding::embed_tokens;
 use tasr::ops::resize::resize_bicubic;
 use tasr::ops::tiles::{Blend, Window, crop, pad};
-use tasr::ops::wavelet::{adain_fix, low_frequencies, wavelet_fix};
+use tasr::ops::wavelet::{LEVELS, adain_fix, low_frequencies, wavelet_fix};
 use tasr::tensor::{DType, Tensor};
 
 /// `case` on images of f32 in both devices; the element type of the context does not matter to it.
@@ -45,7 +45,7 @@ fn blurs_and_colour_fixes_match_the_cpu() {
         for levels in [1, 3, 5] {
             check("blur", &[shape], 9, 1.0, |cx, x| low_frequencies(cx, &x[0], levels).unwrap());
         }
-        check("wavelet", &[shape; 2], 16, 2.0, |cx, x| wavelet_fix(cx, &x[0], &x[1]).unwrap());
+        check("wavelet", &[shape; 2], 16, 2.0, |cx, x| wavelet_fix(cx, &x[0], &x[1], LEVELS).unwrap());
         check("adain", &[shape; 2], 16, 8.0, |cx, x| adain_fix(cx, &x[0], &x[1]).unwrap());
     }
 }

@@ -104,6 +104,10 @@ pub struct Sampling {
     /// Bring the colours back to those of the input
     #[arg(long, value_name = "KIND", default_value = "wavelet")]
     pub color_fix: ColorChoice,
+    /// Halvings after which the wavelet fix takes what is left of the input, 1 to 8: the fewer, the more of the detail is
+    /// that of stage 1 [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub color_levels: Option<u8>,
     /// Stop after stage 1: the cleaned and enlarged picture, without the diffusion model
     #[arg(long)]
     pub stage1_only: bool,

@@ -44,6 +44,7 @@ impl RunParameters {
             "tile_stride": stride,
             "stage1_tile": options.stage1_tile.unwrap_or(0),
             "color_fix": color_fix(options.color_fix),
+            "color_levels": options.color_levels,
             "stage1_only": options.stage1_only,
             "device": self.device,
             "dtype": self.dtype,
@@ -99,6 +100,9 @@ impl RunParameters {
             add(format!("stage-1 tiles {tile}"));
         }
         add(format!("color fix {}", color_fix(options.color_fix)));
+        if options.color_levels != Options::default().color_levels {
+            add(format!("color levels {}", options.color_levels));
+        }
         let names: Vec<&str> = self.models.iter().map(|model| model.file.as_str()).collect();
         add(format!("models {}", names.join(" + ")));
         add(format!("tasr {}", env!("CARGO_PKG_VERSION")));

@@ -235,6 +235,7 @@ fn options(args: &Args) -> Options {
         tile_stride: tiles.tile_stride,
         stage1_tile: None,
         color_fix: sampling.color_fix.fix(),
+        color_levels: sampling.color_levels.map_or(Options::default().color_levels, u32::from),
         stage1_only: sampling.stage1_only,
     }
 }
