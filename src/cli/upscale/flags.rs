@@ -105,7 +105,7 @@ pub struct Sampling {
     #[arg(long, value_name = "KIND", default_value = "wavelet")]
     pub color_fix: ColorChoice,
     /// Halvings after which the wavelet fix takes what is left of the input, 1 to 8: the fewer, the more of the detail is
-    /// that of stage 1 [default: 5]
+    /// that of stage 1 [default: 5, as published; 2 with the small model of the program]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub color_levels: Option<u8>,
     /// Stop after stage 1: the cleaned and enlarged picture, without the diffusion model

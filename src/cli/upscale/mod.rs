@@ -136,6 +136,7 @@ fn upscale(
     let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| taken.push(text.to_owned()))?;
     let models = Models::find(&args.weights)?;
     let weights = models.open(adapter_choice(args.weights.adapter))?;
+    let options = models.suited(options, &args.sampling);
     // Without a text tower both prompts have the same features, and guidance would be work for nothing.
     let options = if weights.reads_prompts() { options } else { Options { cfg: 1.0, ..options } };
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::flags::WeightFiles;
+use super::flags::{Sampling, WeightFiles};
 use crate::error::{Error, Result};
 use crate::image::hash::fnv1a_64;
-use crate::pipeline::{AdapterChoice, FILE_NAMES, Weights, find_in};
+use crate::pipeline::{AdapterChoice, FILE_NAMES, Options, Weights, find_in};
 use crate::weights::mini;
 
 /// What each checkpoint is called, its flag, and the published file: SD 2.1, TASR, stage 1.
@@ -34,6 +34,10 @@ pub enum Models {
 /// What a run with the carried system is told.
 pub const CARRIED: &str = "no weights are given: the small model that comes with the program upscales; for the published \
                            ones see --models in `tasr upscale --help`";
+
+/// Levels of the wavelet colour fix that suit the carried system: an autoencoder of its size makes fine detail, while
+/// what is coarser is better where stage 1 left it.
+const CARRIED_LEVELS: u32 = 2;
 
 impl Models {
     /// The files that the flags name, or that lie in the models folder; or what the program carries, when nothing is
@@ -61,6 +65,14 @@ impl Models {
         match self {
             Models::Files([sd, tasr, stage1]) => Weights::open(sd, tasr, stage1, adapter),
             Models::Carried(bytes) => Ok(Weights::of(mini::open(*bytes)?, adapter)),
+        }
+    }
+
+    /// `options` with what suits these weights where the user did not choose.
+    pub fn suited(&self, options: Options, sampling: &Sampling) -> Options {
+        match (self, sampling.color_levels) {
+            (Models::Carried(_), None) => Options { color_levels: CARRIED_LEVELS, ..options },
+            _ => options,
         }
     }
 
