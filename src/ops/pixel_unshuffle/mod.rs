@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::Cx;
-use super::gpu::no_gpu_kernel;
 use super::host::element::with_element;
+use super::{Cx, pixel_blocks};
 use crate::device::Device;
+use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -35,7 +35,9 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("pixel_unshuffle")),
+        Device::Gpu(gpu) => {
+            pixel_blocks::launch(gpu, &kernels::PIXEL_UNSHUFFLE, factor, [h, w, c], x, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     cx.constant("pixel_unshuffle", &[x], result.freeze())
