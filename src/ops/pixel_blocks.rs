@@ -1,4 +1,4 @@
-//! The launches of kernels/elementwise/tokens.cu over blocks of pixels.
+//! The launches of kernels/image/blocks.cu, which average_pool and pixel_unshuffle share.
 
 use bytemuck::NoUninit;
 

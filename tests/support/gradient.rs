@@ -29,14 +29,15 @@ pub fn check_gradients(
     op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
-    let (name, dtypes) = targets();
-    // The CPU trains in f32 only.
-    for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
-        let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
-        let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
-        let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };
-        if let Err(error) = check.run(&op, &oracle) {
-            panic!("{label}: {error}");
+    for (name, dtypes) in targets(trial) {
+        // The CPU trains in f32 only.
+        for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
+            let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
+            let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
+            let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };
+            if let Err(error) = check.run(&op, &oracle) {
+                panic!("{label}: {error}");
+            }
         }
     }
 }

@@ -23,11 +23,13 @@ pub struct Trial {
     pub magnification: f64,
     /// gradients are computed, which the CPU has in f32 only
     pub trains: bool,
+    /// tried on the emulator too
+    pub emulated: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false }
+        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false, emulated: false }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {
@@ -38,17 +40,25 @@ impl Trial {
     pub fn training(self) -> Self {
         Trial { trains: true, ..self }
     }
+
+    /// The emulator tries it too, in builds that have it: for small inputs, since it takes an access at a time.
+    pub fn emulated(self) -> Self {
+        Trial { emulated: true, ..self }
+    }
 }
 
-/// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
-pub fn targets() -> (String, Vec<DType>) {
-    let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let dtypes = if device == "cpu" {
-        vec![DType::F32, DType::BF16]
-    } else {
-        vec![DType::F32, DType::F16, DType::BF16]
+/// The devices under test, each with the element types that it computes in. `TASR_TEST_DEVICE` names the only one.
+pub fn targets(trial: &Trial) -> Vec<(String, Vec<DType>)> {
+    let names = match std::env::var("TASR_TEST_DEVICE") {
+        Ok(name) => vec![name],
+        Err(_) if trial.emulated && cfg!(feature = "emulator") => vec!["cpu".into(), "emulator".into()],
+        Err(_) => vec!["cpu".into()],
     };
-    (device, dtypes)
+    let dtypes = |name: &str| match name {
+        "cpu" => vec![DType::F32, DType::BF16],
+        _ => vec![DType::F32, DType::F16, DType::BF16],
+    };
+    names.into_iter().map(|name| (name.clone(), dtypes(&name))).collect()
 }
 
 pub fn upload(cx: &Cx, inputs: &[Array]) -> Result<Vec<Tensor>> {
@@ -115,12 +125,13 @@ pub fn run(
     op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
-    let (name, dtypes) = targets();
-    let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
-    for dtype in dtypes.into_iter().filter(computes) {
-        let label = format!("{} on {name} in {}", trial.name, dtype.name());
-        if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
-            panic!("{label}: {error}");
+    for (name, dtypes) in targets(trial) {
+        let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
+        for dtype in dtypes.into_iter().filter(computes) {
+            let label = format!("{} on {name} in {}", trial.name, dtype.name());
+            if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
+                panic!("{label}: {error}");
+            }
         }
     }
 }

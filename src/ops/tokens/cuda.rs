@@ -1,4 +1,4 @@
-//! The launch of kernels/elementwise/tokens.cu that moves tokens.
+//! The launch of kernels/elementwise/tokens.cu.
 
 use bytemuck::NoUninit;
 

@@ -2,18 +2,12 @@
 
 use bytemuck::NoUninit;
 
-use super::Windows;
+use super::{Windows, plan};
 use crate::device::Gpu;
-use crate::device::gpu::{Grid, kernels};
-use crate::error::{Error, Result};
+use crate::device::gpu::kernels;
+use crate::error::Result;
 use crate::ops::gpu::must_be_f32;
 use crate::tensor::{Tensor, TensorMut};
-
-/// Pixels of a window, and channels of a head, that the kernel has room for.
-const MOST: usize = 64;
-const THREADS: u32 = 128;
-/// Of WindowShared.
-const SHARED: u32 = 35_328;
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -43,17 +37,7 @@ pub fn window_attention(
 ) -> Result<()> {
     must_be_f32("the bias of windows", [bias])?;
     let Windows { side, shift, heads, width } = windows;
-    if side * side > MOST || width > MOST {
-        return Err(Error::device(format!(
-            "{windows:?} are larger than the GPU's kernel takes, {MOST} pixels of {MOST} channels"
-        ))
-        .at("--device")
-        .fix("use --device cpu"));
-    }
-    let blocks = n * (h / side) * (w / side);
-    let fits = u32::try_from(blocks).ok().filter(|_| heads <= 65_535);
-    let blocks =
-        fits.ok_or_else(|| Error::internal(format!("{blocks} windows of {heads} heads in one launch")))?;
+    let grid = plan::grid([n, h, w], windows)?;
     let params = WindowAttentionParams {
         out: result.address()?,
         qkv: qkv.address()?,
@@ -67,7 +51,6 @@ pub fn window_attention(
         scale: 1.0 / (width as f32).sqrt(),
         pad: 0,
     };
-    let grid = Grid { blocks: [blocks, heads as u32, 1], threads: THREADS, shared_bytes: SHARED };
     // SAFETY: the op checked the shapes of qkv, bias and result, and that windows cut the image.
     unsafe { gpu.launch(kernels::WINDOW_ATTENTION.of(qkv.dtype())?, grid, &params) }
 }

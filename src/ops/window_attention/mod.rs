@@ -7,6 +7,7 @@
 
 mod cpu;
 mod cuda;
+mod plan;
 
 use super::Cx;
 use super::host::element::with_element;
