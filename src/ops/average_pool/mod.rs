@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::calls::{Call, note};
 use super::host::element::{HostElement, with_element};
 use super::{Accumulate, Cx, pixel_blocks};
 use crate::device::Device;
@@ -18,6 +19,7 @@ pub fn average_pool(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 0 || h < factor || w < factor {
         return Err(Error::internal(format!("{} is pooled by {factor}", x.shape())));
     }
+    note(cx, x.dtype(), || Call::AveragePool { image: [n, h, w, c], factor });
     let (rows, columns) = (h / factor, w / factor);
     let mut result = cx.allocate([n, rows, columns, c], x.dtype())?;
     match cx.device() {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::calls::{Call, note};
 use super::host::element::with_element;
 use super::{Cx, pixel_blocks};
 use crate::device::Device;
@@ -18,6 +19,7 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 0 || h % factor != 0 || w % factor != 0 {
         return Err(Error::internal(format!("{} has no blocks of {factor} x {factor}", x.shape())));
     }
+    note(cx, x.dtype(), || Call::PixelUnshuffle { image: [n, h, w, c], factor });
     let (rows, columns, channels) = (h / factor, w / factor, c * factor * factor);
     let mut result = cx.allocate([n, rows, columns, channels], x.dtype())?;
     match cx.device() {

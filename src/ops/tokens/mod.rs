@@ -4,6 +4,7 @@ mod cuda;
 
 use rayon::prelude::*;
 
+use super::calls::{Call, note};
 use super::host::element::{HostElement, with_element};
 use super::sums::column_sums;
 use super::{Accumulate, Cx};
@@ -24,6 +25,7 @@ pub fn mean_token(cx: &Cx, x: &Tensor) -> Result<Tensor> {
     if l == 0 {
         return Err(Error::internal("the mean of no tokens"));
     }
+    note(cx, x.dtype(), || Call::MeanToken { tokens: [n, l, c] });
     let result = match cx.device().target() {
         Target::Cpu => {
             let mut result = cx.allocate([n, 1, c], x.dtype())?;
@@ -82,6 +84,7 @@ pub fn join_tokens(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if (n, c) != (n_b, c_b) {
         return Err(Error::internal(format!("tokens {} before {}", a.shape(), b.shape())));
     }
+    note(cx, a.dtype(), || Call::JoinTokens { images: n, before: l, after: m, channels: c });
     let mut result = cx.allocate([n, l + m, c], a.dtype())?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {

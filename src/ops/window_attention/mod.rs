@@ -10,6 +10,7 @@ mod cuda;
 mod plan;
 
 use super::Cx;
+use super::calls::{Call, note};
 use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ pub fn window_attention(cx: &Cx, qkv: &Tensor, bias: &Tensor, windows: Windows) 
     if !whole || c != 3 * heads * width || *bias.shape() != [places, heads] {
         return Err(Error::internal(format!("{windows:?} do not cut {} with {}", qkv.shape(), bias.shape())));
     }
+    note(cx, qkv.dtype(), || Call::WindowAttention { image: [n, h, w], windows });
     let mut result = cx.allocate([n, h, w, heads * width], qkv.dtype())?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {
