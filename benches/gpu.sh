@@ -117,6 +117,8 @@ for batch in 4 8; do
         --parts step,vae_decode,pipeline --batch $batch
 done
 
+$dry || step bench_train json bench_train bench train --device "$device" --dtype bf16 --batch 8
+
 if [ -z "${TASR_PEER_PYTHON:-}" ] || ! "$TASR_PEER_PYTHON" -c 'import torch' 2> /dev/null; then
     absent peers "TASR_PEER_PYTHON names no Python with torch"
     absent peer_kernels "TASR_PEER_PYTHON names no Python with torch"
@@ -132,6 +134,9 @@ else
         step peers_eager peers peers_eager --peer-channels-last
         step peers_graphs peers peers_graphs --peer-channels-last --peer-cuda-graphs
         step peers_compile peers peers_compile --peer-channels-last --peer-compile
+        step peers_batch_8 peers peers_batch_8 --peer-channels-last --peer-cuda-graphs --batch 8 --parts step,pipeline
+        step peers_train "$TASR_PEER_PYTHON" "$root/benches/peers/reference/bench_torch.py" --dtype bf16 \
+            --channels-last --no-inference --train-batch 8 --checkpointing yes --repeats 3
     fi
     peer_kernels() {
         "$TASR_PEER_PYTHON" "$root/benches/peers/kernels" --device "${device%%emulator*}" "$out/bench_kernels.jsonl" \

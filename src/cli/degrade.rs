@@ -210,15 +210,5 @@ fn degrade(args: &Args, recipe: &Recipe, job: &Job, high_job: Option<&Job>) -> R
 fn pictured(image: &Image) -> Picture {
     let mut image = image.clone();
     image.round_to_bytes();
-    Picture {
-        width: image.width,
-        height: image.height,
-        colour: image.values,
-        alpha: None,
-        grey: false,
-        bits: 8,
-        icc: None,
-        format: Format::Png,
-        notes: Vec::new(),
-    }
+    Picture::of_colour(image.width, image.height, image.values)
 }

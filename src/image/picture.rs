@@ -27,6 +27,21 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// A picture of 8 bits a channel that came from no file: `colour` is `[height, width, 3]` in [0, 1].
+    pub fn of_colour(width: usize, height: usize, colour: Vec<f32>) -> Self {
+        Picture {
+            width,
+            height,
+            colour,
+            alpha: None,
+            grey: false,
+            bits: 8,
+            icc: None,
+            format: Format::Png,
+            notes: Vec::new(),
+        }
+    }
+
     /// Pixels in the picture.
     pub fn pixels(&self) -> usize {
         self.width * self.height

@@ -52,17 +52,8 @@ fn restored(cx: &Cx, lesson: &dyn Lesson, sample: &Sample) -> Result<Sampled> {
     let [_, height, width, _] = image.nhwc()?;
     let colour: Vec<f32> = image.to_f32()?.iter().map(|v| v.clamp(0.0, 1.0)).collect();
     let psnr = psnr(&colour, &sample.high.values, Channels::Rgb)?;
-    let picture = Picture {
-        width,
-        height,
-        colour,
-        alpha: None,
-        grey: false,
-        bits: 8,
-        icc: None,
-        format: Format::Png,
-        notes: Vec::new(),
-    };
-    let png = encode_bytes(&picture, Format::Png, &EncodeOptions::default())?.bytes;
+    let png =
+        encode_bytes(&Picture::of_colour(width, height, colour), Format::Png, &EncodeOptions::default())?
+            .bytes;
     Ok(Sampled { png, size: [width, height], psnr })
 }

@@ -9,7 +9,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::error::{Error, Result};
 use crate::ops::Cx;
 use crate::train::config::Target;
-use crate::train::probe::Probe;
+use crate::train::probe::{self, Probe};
 
 /// Time training steps on synthetic weights
 ///
@@ -97,7 +97,8 @@ fn measure(args: &Args, cx: &Cx, interrupt: &Interrupt, target: Trained) -> Resu
         Trained::Adapters => ("train_adapters", Target::Adapters),
     };
     let batch = usize::from(args.batch);
-    let mut probe = Probe::load(cx, &args.preset, target, (batch, args.size), !args.no_checkpointing)?;
+    let config = probe::config(&args.preset, target, (batch, args.size), !args.no_checkpointing)?;
+    let mut probe = Probe::load(cx, &config)?;
     let mut loss = f64::NAN;
     let ms = args.timing.median(interrupt, cx, &mut || {
         loss = probe.step(cx)?;

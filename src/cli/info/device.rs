@@ -6,6 +6,7 @@ use serde::Serialize;
 use sysinfo::System;
 
 use crate::cli::memory::Memory;
+use crate::device::MatrixUnit;
 use crate::device::gpu::{GpuInfo, cuda};
 use crate::weights::space::in_units;
 
@@ -24,6 +25,8 @@ struct Cpu {
     architecture: &'static str,
     /// instruction sets that the kernels choose among at run time
     features: Vec<&'static str>,
+    /// what multiplies matrices of bf16
+    matrix_unit: &'static str,
     threads: usize,
     memory: u64,
     available: u64,
@@ -70,6 +73,7 @@ impl Cpu {
             name: if name.is_empty() { "processor".to_owned() } else { name.to_owned() },
             architecture: std::env::consts::ARCH,
             features: features(),
+            matrix_unit: MatrixUnit::best().name(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory.total.unwrap_or_default(),
             available: memory.available.unwrap_or_default(),
@@ -124,6 +128,7 @@ impl fmt::Display for Devices {
             in_units(cpu.memory)
         )?;
         writeln!(f, "  instruction sets: {features}")?;
+        writeln!(f, "  products in bf16: {}", cpu.matrix_unit)?;
         for gpu in &self.cuda {
             writeln!(f, "{}: {}", gpu.device, gpu.name)?;
             writeln!(

@@ -137,24 +137,13 @@ mod tests {
     use super::super::dataset::DataOptions;
     use super::super::list::{Entry, PromptSource};
     use super::*;
-    use crate::image::{EncodeOptions, Format, Picture, encode};
+    use crate::image::{EncodeOptions, Picture, encode};
     use crate::train::degrade::{Crop, Recipe};
     use std::path::Path;
 
     fn picture(path: &Path, phase: usize) {
         let colour = (0..40 * 36 * 3).map(|i| ((i * 31 + phase * 77) % 256) as f32 / 255.0).collect();
-        let picture = Picture {
-            width: 40,
-            height: 36,
-            colour,
-            alpha: None,
-            grey: false,
-            bits: 8,
-            icc: None,
-            format: Format::Png,
-            notes: Vec::new(),
-        };
-        encode(&picture, path, &EncodeOptions::default()).unwrap();
+        encode(&Picture::of_colour(40, 36, colour), path, &EncodeOptions::default()).unwrap();
     }
 
     fn dataset(folder: &Path) -> Dataset {
