@@ -1,5 +1,5 @@
 //! Builds the kernels: lists them for the host, compiles them to cubins and PTX when nvcc is found, embeds
-//! their sources, and with the feature `emulator` compiles them for the host processor.
+//! their sources, and with the feature `emulator` compiles them for the host processor. Embeds the mini system, too.
 
 #[path = "build/emulator.rs"]
 mod emulator;
@@ -9,6 +9,8 @@ mod jobs;
 mod judge;
 #[path = "build/list.rs"]
 mod list;
+#[path = "build/mini.rs"]
+mod mini;
 #[path = "build/nvcc.rs"]
 mod nvcc;
 #[path = "build/scan.rs"]
@@ -35,6 +37,7 @@ fn build() -> Result<(), String> {
     for path in ["kernels", "build", "build.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
+    mini::write(&places)?;
     let product = scan::units(&places.root, Path::new("kernels"))?;
     let emulate = std::env::var_os("CARGO_FEATURE_EMULATOR").is_some();
     let mut planted = Vec::new();

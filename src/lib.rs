@@ -19,6 +19,7 @@ pub mod weights;
 
 pub mod metrics;
 pub mod pipeline;
+pub mod scenes;
 
 pub mod train;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: [&[&str]; 10] = [
     &["cli"],
     &["train"],
-    &["metrics", "pipeline"],
+    &["metrics", "pipeline", "scenes"],
     &["models", "sampler", "weights", "image"],
     &["nn"],
     &["ops"],

@@ -24,7 +24,7 @@ Examples:
   tasr degrade photo.png -o photo_lr.png --recipe codeformer --seed 7
 
 The same seed and picture give the same bytes, whatever the other pictures and the number of threads.
-The target of realesrgan is the sharpened picture: --hr-out writes it.";
+The target of realesrgan is the sharpened picture: --hr-out writes it, --no-sharpen leaves the picture as it is.";
 
 /// Make degraded pictures for training: the second-order pipeline of Real-ESRGAN, or that of the published configuration
 #[derive(clap::Args)]
@@ -48,6 +48,9 @@ pub struct Args {
     /// Folder (or file) for what the results are to be restored to
     #[arg(long, value_name = "OUT")]
     hr_out: Option<PathBuf>,
+    /// Degrade the picture as it is, where realesrgan sharpens it first
+    #[arg(long)]
+    no_sharpen: bool,
     /// Side of a square that is cut out [default: the whole picture]
     #[arg(long, value_name = "PIXELS", value_parser = values::count)]
     size: Option<usize>,
@@ -96,7 +99,8 @@ impl Args {
     fn recipe(&self) -> Result<Recipe> {
         let second_order = |recipe: RealEsrgan| {
             let scale = self.scale.unwrap_or(recipe.scale);
-            Recipe::RealEsrgan(Box::new(RealEsrgan { scale, ..recipe }))
+            let sharpen = recipe.sharpen && !self.no_sharpen;
+            Recipe::RealEsrgan(Box::new(RealEsrgan { scale, sharpen, ..recipe }))
         };
         match (self.recipe, self.scale) {
             (Name::Realesrgan, _) => Ok(second_order(RealEsrgan::default())),

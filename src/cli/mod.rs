@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand, messages and progress.
 
 mod bench;
+mod compare;
 mod convert;
+mod data;
 mod degrade;
 mod device;
 mod info;
@@ -32,8 +34,10 @@ struct Cli {
 enum Command {
     Upscale(Box<upscale::Args>),
     Convert(convert::Args),
+    Data(data::Args),
     Degrade(Box<degrade::Args>),
     Train(Box<train::Args>),
+    Compare(compare::Args),
     Info(info::Args),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -64,8 +68,10 @@ fn run() -> Result<()> {
     match cli.command {
         Command::Upscale(args) => upscale::run(*args),
         Command::Convert(args) => convert::run(args),
+        Command::Data(args) => data::run(args),
         Command::Degrade(args) => degrade::run(*args),
         Command::Train(args) => train::run(*args),
+        Command::Compare(args) => compare::run(&args),
         Command::Info(args) => info::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,12 +1,14 @@
 //! Image quality metrics, as pyiqa defines them: with a reference (PSNR, SSIM) and without one (CLIP-IQA, which is also
-//! a training reward).
+//! a training reward); and how much detail there is.
 
 pub mod clipiqa;
+mod gradient;
 mod luma;
 mod psnr;
 mod ssim;
 
 pub use clipiqa::ClipIqa;
+pub use gradient::gradient_energy;
 pub use luma::Channels;
 pub use psnr::psnr;
 pub use ssim::ssim;

@@ -137,7 +137,7 @@ impl DenoiserConfig {
 pub struct VaeConfig {
     /// width of each level, finest first
     pub widths: Vec<usize>,
-    /// residual blocks of an encoder level; the decoder has one more
+    /// residual blocks of an encoder level, which may be none where all widths are equal; the decoder has one more
     pub blocks: usize,
     pub latent: usize,
 }
@@ -152,17 +152,19 @@ impl VaeConfig {
     /// # Errors
     /// There is no such network.
     pub fn infer(scope: &Scope) -> Result<Self> {
+        // Of the decoder, which has a block where the encoder may have none.
         let first = |level: usize, block: usize| {
-            scope.shape(&format!("encoder.down.{level}.block.{block}.conv2.weight"))
+            scope.shape(&format!("decoder.up.{level}.block.{block}.conv2.weight"))
         };
         let widths: Vec<usize> = (0..8).map_while(|level| first(level, 0)).map(|shape| shape[0]).collect();
-        let blocks = (0..8).take_while(|&block| first(0, block).is_some()).count();
+        let blocks = (0..8).take_while(|&block| first(0, block).is_some()).count().saturating_sub(1);
         let latent = match scope.shape("post_quant_conv.weight").as_deref() {
             Some(&[o, ..]) => o,
             _ => 4,
         };
-        if widths.is_empty() || widths.iter().any(|w| w % 32 != 0) {
-            return Err(Error::weights("no encoder of an SD 2.1 autoencoder was found"));
+        let uneven = blocks == 0 && widths.windows(2).any(|pair| pair[0] != pair[1]);
+        if widths.is_empty() || uneven || widths.iter().any(|w| w % 32 != 0) {
+            return Err(Error::weights("no autoencoder like that of SD 2.1 was found"));
         }
         Ok(VaeConfig { widths, blocks, latent })
     }
@@ -371,8 +373,9 @@ impl SystemConfig {
                 text: Conditioning::Text(TextConfig::preset(128, 3, 128)),
                 rrdb: RrdbConfig { features: 16, blocks: 2, growth: 8 },
             }),
-            // Eight channels of latent, since few widths must keep what four did. Where 32 groups of a norm are one
-            // channel each, no picture's brightness gets through: 64 is the least width of the autoencoder.
+            // Sixteen channels of latent, since few widths must keep what four did. Where 32 groups of a norm are one
+            // channel each, no picture's brightness gets through: 64 is the least width of the autoencoder. Its encoder
+            // is lean, since every stage of the training but the first encodes more than it decodes.
             "mini" => Ok(SystemConfig {
                 denoiser: DenoiserConfig {
                     channels: 64,
@@ -380,9 +383,9 @@ impl SystemConfig {
                     blocks: 2,
                     attention: vec![false, false, true],
                     context: 64,
-                    latent: 8,
+                    latent: 16,
                 },
-                vae: VaeConfig { widths: vec![64, 64, 64, 96], blocks: 1, latent: 8 },
+                vae: VaeConfig { widths: vec![64; 4], blocks: 0, latent: 16 },
                 text: Conditioning::Empty(64),
                 rrdb: RrdbConfig { features: 32, blocks: 3, growth: 16 },
             }),

@@ -2,6 +2,7 @@
 //! told, which is how the benchmarks know the shapes that a system really uses.
 
 use super::conv2d::{self, Algorithm, Conv2d, ConvWeight};
+use super::window_attention::Windows;
 use super::{Activation, Cx, Epilogue, Segments, attention};
 use crate::tensor::DType;
 
@@ -57,6 +58,11 @@ pub enum Call {
         prologue: Option<Activation>,
     },
     Attention(attention::Geometry),
+    /// [n, h, w, heads * width] from three times as many channels
+    WindowAttention {
+        image: [usize; 3],
+        windows: Windows,
+    },
     /// statistics of a concatenation
     GroupNorm {
         image: [usize; 3],
@@ -86,6 +92,25 @@ pub enum Call {
     Concat {
         image: [usize; 3],
         parts: Parts,
+    },
+    AveragePool {
+        image: [usize; 4],
+        factor: usize,
+    },
+    PixelUnshuffle {
+        image: [usize; 4],
+        factor: usize,
+    },
+    /// [n, l, c] -> [n, 1, c]
+    MeanToken {
+        tokens: [usize; 3],
+    },
+    /// [n, before, c] and [n, after, c]
+    JoinTokens {
+        images: usize,
+        before: usize,
+        after: usize,
+        channels: usize,
     },
     Resize {
         image: [usize; 4],
@@ -148,6 +173,7 @@ impl Call {
             Call::Conv2d { .. } => "conv2d",
             Call::AdapterGate { .. } => "adapter_gate",
             Call::Attention(_) => "attention",
+            Call::WindowAttention { .. } => "window_attention",
             Call::GroupNorm { .. } => "group_norm",
             Call::Normalise { .. } => "normalise",
             Call::LayerNorm { .. } => "layer_norm",
@@ -155,6 +181,10 @@ impl Call {
             Call::Pointwise { .. } => "pointwise",
             Call::Cast { .. } => "cast",
             Call::Concat { .. } => "concat",
+            Call::AveragePool { .. } => "average_pool",
+            Call::PixelUnshuffle { .. } => "pixel_unshuffle",
+            Call::MeanToken { .. } => "mean_token",
+            Call::JoinTokens { .. } => "join_tokens",
             Call::Resize { .. } => "resize",
             Call::Blur { .. } => "blur",
             Call::DdpmStep { .. } => "ddpm_step",
@@ -175,6 +205,9 @@ impl Call {
             Call::Attention(g) => {
                 let seen = if g.causal { 0.5 } else { 1.0 };
                 seen * 2.0 * product(g.n * g.heads * g.l, g.m, g.width)
+            }
+            Call::WindowAttention { image: [n, h, w], windows: Windows { side, heads, width, .. } } => {
+                2.0 * product(n * h * w * heads, side * side, *width)
             }
             _ => 0.0,
         }
@@ -209,6 +242,9 @@ impl Call {
             Call::Attention(g) => {
                 elements(&[2 * g.n * g.l * g.heads * g.width, 2 * g.n * g.m * g.heads * g.width])
             }
+            Call::WindowAttention { image: [n, h, w], windows: Windows { side, heads, width, .. } } => {
+                elements(&[4 * n * h * w * heads * width]) + wide((2 * side - 1).pow(2) * heads)
+            }
             // A tensor that the concatenation has twice is read once.
             Call::GroupNorm { image: [n, h, w], parts, .. } => elements(&[n * h * w * channels(parts)]),
             Call::Normalise { image: [n, h, w], channels } => elements(&[2 * n * h * w * channels]),
@@ -219,6 +255,14 @@ impl Call {
             Call::Concat { image: [n, h, w], parts } => {
                 let out: usize = parts.iter().map(|(c, _)| c).sum();
                 elements(&[n * h * w * (channels(parts) + out)])
+            }
+            Call::AveragePool { image: [n, h, w, c], factor } => {
+                elements(&[n * h * w * c, n * (h / factor) * (w / factor) * c])
+            }
+            Call::PixelUnshuffle { image, .. } => elements(&[2 * image.iter().product::<usize>()]),
+            Call::MeanToken { tokens: [n, l, c] } => elements(&[n * l * c, n * c]),
+            Call::JoinTokens { images, before, after, channels } => {
+                elements(&[2 * images * (before + after) * channels])
             }
             Call::Resize { image: [n, h, w, c], to } => wide(n * c * (h * w + to[0] * to[1])),
             Call::Blur { image, .. } => wide(2 * image.iter().product::<usize>()),

@@ -4,11 +4,6 @@ use super::{Activation, Epilogue, Segments};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 
-/// The error of an op that has no kernel.
-pub fn no_gpu_kernel(op: &str) -> Error {
-    Error::device(format!("op {op} has no GPU kernel")).at("--device").fix("use --device cpu")
-}
-
 /// The number of an activation in kernels/common/math.cuh, and its slope.
 pub fn activation_code(activation: Activation) -> (u32, f32) {
     match activation {

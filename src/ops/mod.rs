@@ -28,6 +28,7 @@ pub mod finite;
 pub mod group_norm;
 pub mod layer_norm;
 pub mod linear;
+mod pixel_blocks;
 pub mod pixel_unshuffle;
 pub mod resize;
 pub mod sums;

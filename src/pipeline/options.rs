@@ -1,6 +1,7 @@
 //! What a run is asked to do.
 
 use crate::error::{Error, Result};
+use crate::ops::wavelet::LEVELS;
 
 /// How the colours of the result are brought back to those of the clean image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub struct Options {
     /// stage-1 tile in input pixels
     pub stage1_tile: Option<usize>,
     pub color_fix: ColorFix,
+    /// blurs after which the wavelet fix takes what is left of the clean image
+    pub color_levels: u32,
+    /// the result is the clean image of stage 1
+    pub stage1_only: bool,
 }
 
 impl Default for Options {
@@ -54,6 +59,8 @@ impl Default for Options {
             tile_stride: None,
             stage1_tile: None,
             color_fix: ColorFix::Wavelet,
+            color_levels: LEVELS,
+            stage1_only: false,
         }
     }
 }

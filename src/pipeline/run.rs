@@ -60,19 +60,14 @@ impl Pipeline<'_> {
         }
         let conditions = Conditions { positive: positive.clone(), negative: negative.cloned() };
         self.progress.steps("stage 1", 1);
-        let clean = self.clean(low, &sizes)?;
+        let alone = self.options.stage1_only;
+        let clean = self.clean(low, if alone { sizes.finished } else { sizes.working })?;
         self.progress.step();
         self.keep("clean", &clean)?;
-        let decoded = self.refine(&clean, &sizes, &conditions)?;
-        self.keep("decoded", &decoded)?;
-        let unit = combine(self.cx, &[(0.5, &decoded)], 0.5)?;
-        drop(decoded);
-        let fixed = match self.options.color_fix {
-            ColorFix::Wavelet => wavelet_fix(self.cx, &unit, &clean)?,
-            ColorFix::Adain => adain_fix(self.cx, &unit, &clean)?,
-            ColorFix::None => unit,
+        let fixed = match alone {
+            true => clean,
+            false => self.restored(&clean, &sizes, &conditions)?,
         };
-        self.keep("fixed", &fixed)?;
         let [height, width] = sizes.finished;
         let image = resize_bicubic(self.cx, &fixed, height, width)?;
         self.keep("final", &image)?;
@@ -81,6 +76,21 @@ impl Pipeline<'_> {
             self.trace.integers("bytes", &[n, height, width, 3], &bytes, Dtype::U8)?;
         }
         Ok(Upscaled { image })
+    }
+
+    /// The diffusion model on the clean image [N, H, W, 3] -> image of the same size and colours, about [0, 1].
+    fn restored(&mut self, clean: &Tensor, sizes: &Sizes, conditions: &Conditions) -> Result<Tensor> {
+        let decoded = self.refine(clean, sizes, conditions)?;
+        self.keep("decoded", &decoded)?;
+        let unit = combine(self.cx, &[(0.5, &decoded)], 0.5)?;
+        drop(decoded);
+        let fixed = match self.options.color_fix {
+            ColorFix::Wavelet => wavelet_fix(self.cx, &unit, clean, self.options.color_levels)?,
+            ColorFix::Adain => adain_fix(self.cx, &unit, clean)?,
+            ColorFix::None => unit,
+        };
+        self.keep("fixed", &fixed)?;
+        Ok(fixed)
     }
 
     /// The diffusion model on the clean image [N, H, W, 3] -> decoded image of the same size, about [-1, 1].

@@ -6,7 +6,7 @@ use crate::models::RrdbNet;
 use crate::ops::Cx;
 use crate::ops::resize::resize_bicubic;
 use crate::ops::tiles::{Blend, crop};
-use crate::sampler::sizes::Sizes;
+use crate::sampler::sizes::Size;
 use crate::sampler::tiles::PaddedTiles;
 use crate::tensor::Tensor;
 
@@ -15,15 +15,15 @@ use crate::tensor::Tensor;
 const PADDING: usize = 16;
 
 impl Pipeline<'_> {
-    /// low [N, h, w, 3] in [0, 1] -> the clean image at the working size, not clamped
-    pub(super) fn clean(&mut self, low: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    /// low [N, h, w, 3] in [0, 1] -> the clean image of this size, not clamped
+    pub(super) fn clean(&mut self, low: &Tensor, [height, width]: Size) -> Result<Tensor> {
         let system = self.system;
         let image = self.in_stage(&system.stage1, |run, cx, network| match run.options.stage1_tile {
             Some(tile) => run.stage1_tiles(cx, network, low, tile),
             None => network.forward(cx, low),
         })?;
         self.keep("stage1", &image)?;
-        resize_bicubic(self.cx, &image, sizes.working[0], sizes.working[1])
+        resize_bicubic(self.cx, &image, height, width)
     }
 
     fn stage1_tiles(&mut self, cx: &Cx, network: &RrdbNet, low: &Tensor, tile: usize) -> Result<Tensor> {

@@ -125,9 +125,14 @@ impl Weights {
     /// # Errors
     /// A file is missing or is no checkpoint.
     pub fn open(sd: &Path, tasr: &Path, stage1: &Path, adapter: AdapterChoice) -> Result<Self> {
-        let (sd, tasr, stage1) =
-            (Checkpoint::open_sd(sd)?, Checkpoint::open_tasr(tasr)?, Checkpoint::open_stage1(stage1)?);
-        Ok(Weights { origin: Origin::Files(Box::new(Files { sd, tasr, stage1 })), adapter })
+        let files =
+            [Checkpoint::open_sd(sd)?, Checkpoint::open_tasr(tasr)?, Checkpoint::open_stage1(stage1)?];
+        Ok(Self::of(files, adapter))
+    }
+
+    /// Opened checkpoints: SD 2.1, TASR, stage 1, under canonical names.
+    pub fn of([sd, tasr, stage1]: [Checkpoint; 3], adapter: AdapterChoice) -> Self {
+        Weights { origin: Origin::Files(Box::new(Files { sd, tasr, stage1 })), adapter }
     }
 
     /// Weights that are functions of their names, of a preset's sizes.

@@ -69,23 +69,26 @@ impl Batches<'_> {
         let highs: Vec<&Image> = samples.iter().map(|sample| &sample.high).collect();
         let lows: Vec<&Image> = samples.iter().map(|sample| &sample.low).collect();
         let target = combine(cx, &[(2.0, &images(cx, &highs)?)], -1.0)?;
-        let clean = trainee.clean(cx, &images(cx, &lows)?, size)?;
-        let clean = combine(cx, &[(2.0, &clean)], -1.0)?;
+        let low = images(cx, &lows)?;
+        let cleaned = |low: &Tensor| combine(cx, &[(2.0, &trainee.clean(cx, low, size)?)], -1.0);
 
         let vae = &trainee.frozen.vae;
         let latent = [n, size / vae.factor(), size / vae.factor(), vae.latent()];
         let normal = |name: u64| normal(cx, config, (step, part), name, latent);
-        let moments = |image: &Tensor| match &self.cache {
-            Some(cache) => cache.moments(cx, vae, image),
-            None => vae.moments(cx, image),
+        let (moments, hint) = match &self.cache {
+            Some(cache) => (
+                cache.moments(cx, vae, &target, [size; 2], &|picture| Ok(picture.clone()))?,
+                cache.moments(cx, vae, &low, [size; 2], &cleaned)?,
+            ),
+            None => (vae.moments(cx, &target)?, vae.moments(cx, &cleaned(&low)?)?),
         };
         let adapters = config.losses.is_adapter_step(step);
         let range = if adapters { config.losses.adapter_steps } else { config.losses.controlnet_steps };
         let tokens: Vec<_> = samples.iter().map(|sample| self.tokenizer.encode(&sample.prompt).ids).collect();
         let rows: Vec<&[u32]> = tokens.iter().map(|ids| &ids[..]).collect();
         Ok(Batch {
-            latent: posterior(cx, &moments(&target)?, Some(&normal(LATENT)?), LATENT_SCALE)?,
-            hint: posterior(cx, &moments(&clean)?, None, LATENT_SCALE)?,
+            latent: posterior(cx, &moments, Some(&normal(LATENT)?), LATENT_SCALE)?,
+            hint: posterior(cx, &hint, None, LATENT_SCALE)?,
             context: trainee.frozen.context(cx, &rows)?,
             timesteps: timesteps(config, (step, part), TIMES, range, n),
             noise: normal(NOISE)?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::config::Config;
 use crate::error::{Error, Result};
 use crate::image::hash::fnv1a_64;
 use crate::models::Vae;
@@ -15,41 +16,54 @@ use crate::weights::{Checkpoint, Dtype};
 /// The tensor of a file.
 const NAME: &str = "moments";
 
-/// A folder of encoded pictures. A picture is known by its values, and by the weights that encode it.
+/// A folder of encoded pictures. A picture is known by its values, and by the weights that clean and encode it.
 pub struct LatentCache {
     folder: PathBuf,
     weights: u64,
 }
 
 impl LatentCache {
-    /// Uses `folder`, made if need be; `weights` tells autoencoders apart.
+    /// The cache that `config` wants, if any; `cx` says whether anything is computed that could be kept.
     ///
     /// # Errors
     /// The folder cannot be made.
-    pub fn open(folder: &Path, weights: u64) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, &e))?;
-        Ok(LatentCache { folder: folder.to_owned(), weights })
+    pub fn wanted(cx: &Cx, config: &Config) -> Result<Option<Self>> {
+        match config.latent_cache.as_deref().filter(|_| !cx.device().is_plan()) {
+            None => Ok(None),
+            Some(folder) => {
+                std::fs::create_dir_all(folder).map_err(|e| Error::io("create the folder", folder, &e))?;
+                Ok(Some(LatentCache { folder: folder.to_owned(), weights: weights(config) }))
+            }
+        }
     }
 
-    /// Moments f32 [N, h, w, 8] of images [N, H, W, 3] in [-1, 1]: from the folder, else encoded one by one, so that
-    /// they are the same whichever of them were there.
+    /// Moments f32 [N, h, w, 2C] of the images [1, H, W, 3] in [-1, 1] that `shown` makes of each of `pictures`
+    /// [N, ...]: from the folder, else made and encoded one by one, so that they are the same whichever of them were
+    /// there. `size` is H and W.
     ///
     /// # Errors
     /// The device fails, or a file cannot be written.
-    pub fn moments(&self, cx: &Cx, vae: &Vae, images: &Tensor) -> Result<Tensor> {
-        let [n, h, w, _] = images.nhwc()?;
+    pub fn moments(
+        &self,
+        cx: &Cx,
+        vae: &Vae,
+        pictures: &Tensor,
+        [height, width]: [usize; 2],
+        shown: &dyn Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let [n, h, w, _] = pictures.nhwc()?;
         let mut parts = Vec::with_capacity(n);
         for i in 0..n {
-            let image = images.narrow(i, 1)?;
-            let values = image.to_f32()?;
+            let picture = pictures.narrow(i, 1)?;
+            let values = picture.to_f32()?;
             let sides = [h as u64, w as u64, self.weights].into_iter().flat_map(u64::to_le_bytes);
             let hash = fnv1a_64(sides.chain(values.iter().flat_map(|v| v.to_le_bytes())));
             let path = self.folder.join(format!("{hash:016x}.safetensors"));
-            let shape = [1, h / vae.factor(), w / vae.factor(), 2 * vae.latent()];
+            let shape = [1, height / vae.factor(), width / vae.factor(), 2 * vae.latent()];
             parts.push(match kept(&path, &shape) {
                 Some(values) => Tensor::from_f32(cx.device(), &values, shape)?,
                 None => {
-                    let moments = vae.moments(cx, &image)?;
+                    let moments = vae.moments(cx, &shown(&picture)?)?;
                     keep(&path, &shape, &moments.to_f32()?)?;
                     moments
                 }
@@ -60,6 +74,17 @@ impl LatentCache {
             _ => stack(cx, &parts.iter().collect::<Vec<_>>()),
         }
     }
+}
+
+/// What tells the networks of this run from others: names, sizes and times of their files.
+fn weights(config: &Config) -> u64 {
+    let model = &config.model;
+    let file = |path: &Option<PathBuf>| {
+        let about = path.as_deref().and_then(|path| path.metadata().ok());
+        format!("{path:?}{:?}", about.map(|about| (about.len(), about.modified().ok())))
+    };
+    let files = [&model.models, &model.sd, &model.swinir, &model.stage1].map(file);
+    fnv1a_64(format!("{files:?}{:?}{:?}", model.preset, config.cleaner).bytes())
 }
 
 /// The values of a whole file of this shape; one that is damaged counts as absent.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::convert::Float;
 use super::detect::{self, Container};
@@ -49,13 +50,24 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read, is damaged, or is no checkpoint.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let file = FileMap::open(path)?;
-        let place = path.display().to_string();
+        Self::read_map(&FileMap::open(path)?)
+    }
+
+    /// Opens a checkpoint that the program carries; messages call it `name`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn carried(name: &str, bytes: &'static [u8]) -> Result<Checkpoint> {
+        Self::read_map(&FileMap::carried(name, bytes))
+    }
+
+    fn read_map(file: &Arc<FileMap>) -> Result<Checkpoint> {
+        let place = file.path().display().to_string();
         let container = detect::container(file.bytes()).map_err(|e| e.at(place.clone()))?;
         let contents = match container {
-            Container::Safetensors => safetensors_file::read(&file)?,
-            Container::Zip => torch::read(&file)?,
-            Container::ShardIndex => return folder::open_index(&file),
+            Container::Safetensors => safetensors_file::read(file)?,
+            Container::Zip => torch::read(file)?,
+            Container::ShardIndex => return folder::open_index(file),
         };
         Self::from_contents(place, contents)
     }

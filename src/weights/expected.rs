@@ -134,8 +134,11 @@ pub(crate) fn vae(file: &Checkpoint) -> Vec<String> {
     let mut names = Names(Vec::new());
     let levels_of = |before: &str| count_of(file.names(), |name| number_after(name, before));
     let levels = levels_of("encoder.down.").max(levels_of("decoder.up.")).max(1);
-    let blocks =
-        levels_of("encoder.down.0.block.").max(levels_of("decoder.up.0.block.").saturating_sub(1)).max(1);
+    // An encoder may have none where its decoder has one; without either, one block stands for those that are missing.
+    let blocks = match (levels_of("encoder.down.0.block."), levels_of("decoder.up.0.block.")) {
+        (0, 0) => 1,
+        (encoder, decoder) => encoder.max(decoder.saturating_sub(1)),
+    };
     names.layer("quant_conv");
     names.layer("post_quant_conv");
     for side in ["encoder", "decoder"] {

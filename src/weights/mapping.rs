@@ -1,4 +1,4 @@
-//! A file mapped into memory, read-only, shared by all tensors that lie in it.
+//! A file mapped into memory, or carried by the program, read-only, shared by all tensors that lie in it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,13 @@ use crate::error::{Error, Result};
 /// A mapped file. Pages are read by the system when they are first touched.
 pub(crate) struct FileMap {
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    /// a part of the program, whose pages are the system's affair
+    Carried(&'static [u8]),
 }
 
 impl FileMap {
@@ -33,7 +39,12 @@ impl FileMap {
         // change if another process writes the file meanwhile; our own writer never does (it renames a
         // finished file into place, which leaves an existing map untouched).
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, &e))?;
-        Ok(Arc::new(FileMap { path: path.to_owned(), map }))
+        Ok(Arc::new(FileMap { path: path.to_owned(), bytes: Bytes::Mapped(map) }))
+    }
+
+    /// `bytes` as a file that messages call `name`.
+    pub fn carried(name: &str, bytes: &'static [u8]) -> Arc<FileMap> {
+        Arc::new(FileMap { path: PathBuf::from(name), bytes: Bytes::Carried(bytes) })
     }
 
     pub fn path(&self) -> &Path {
@@ -41,12 +52,16 @@ impl FileMap {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Carried(bytes) => bytes,
+        }
     }
 
     /// Gives the pages of `start..start + len` back to the system; a later read loads them again.
     pub fn release(&self, start: usize, len: usize) {
-        if len == 0 || start.checked_add(len).is_none_or(|end| end > self.map.len()) {
+        let Bytes::Mapped(map) = &self.bytes else { return };
+        if len == 0 || start.checked_add(len).is_none_or(|end| end > map.len()) {
             return;
         }
         #[cfg(unix)]
@@ -54,7 +69,7 @@ impl FileMap {
         // nothing: borrowed slices read the same bytes again from the file. The range was checked above.
         // A refusal only means that the pages stay, which is harmless.
         unsafe {
-            let _ = self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len);
+            let _ = map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len);
         }
     }
 }

@@ -14,6 +14,7 @@ mod expected;
 mod folder;
 pub mod identify;
 mod mapping;
+pub mod mini;
 pub mod names;
 mod report;
 mod safetensors_file;

@@ -88,3 +88,21 @@ fn seeds_differ_and_tiled_means_512() {
     upscale(&folder, "b.png", &["--steps", "1", "--tiled", "-q", "--seed", "232"]);
     assert!(rgb(&folder.path("a.png")) != rgb(&folder.path("b.png")), "the seed changes nothing");
 }
+
+/// Stage 1 alone is what the whole run cleans first, and needs none of its steps.
+#[test]
+fn stage_1_alone_is_the_clean_picture() {
+    let folder = Folder::new();
+    let trace = folder.text("trace.safetensors");
+    upscale(&folder, "clean.png", &["--stage1-only", "--trace", &trace, "--trace-keep", "clean,final,step*"]);
+    let file = Checkpoint::open(&folder.path("trace.safetensors")).expect("trace");
+    assert_eq!(file.names().map(str::to_owned).collect::<BTreeSet<_>>(), names(&["clean", "final"]));
+    let values = |name: &str| {
+        let mut values = vec![0.0f32; file.get(name).expect("traced").count()];
+        file.read_f32(name, &mut values).expect("reads");
+        values
+    };
+    assert!(values("clean") == values("final"));
+    check_kind(&folder.path("clean.png"), ColorType::Rgb8, SIDE * 4);
+    assert_eq!(parameters(&folder.path("clean.png"))["stage1_only"], true);
+}

@@ -36,7 +36,7 @@ pub fn run(case: &Case) -> Result<Comparison> {
             }
             ["low"] => to_nchw(&low)?,
             ["high"] => to_nchw(&combine(cx, &[(1.0, &image), (-1.0, &low)], 0.0)?)?,
-            ["fixed"] => to_nchw(&wavelet_fix(cx, &image, &case.image(cx, "reference")?)?)?,
+            ["fixed"] => to_nchw(&wavelet_fix(cx, &image, &case.image(cx, "reference")?, LEVELS)?)?,
             ["padded"] => to_nchw(&pad(cx, &image, sizes::pad(h), sizes::pad(w))?)?,
             ["short_edge"] => {
                 let [h, w] = short_edge_size([h, w], 48)?;

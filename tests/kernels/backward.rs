@@ -2,12 +2,14 @@
 
 use crate::support::*;
 use tasr::device::Purpose;
+use tasr::ops::average_pool::average_pool;
 use tasr::ops::diffusion::{divergence_gradient, posterior};
 use tasr::ops::elementwise::{concat, pointwise};
 use tasr::ops::group_norm::{GroupNorm, group_norm, normalise};
 use tasr::ops::layer_norm::layer_norm;
 use tasr::ops::linear::{LinearWeight, linear, linear_geglu};
 use tasr::ops::resize::resize_bicubic;
+use tasr::ops::tokens::{join_tokens, mean_token};
 use tasr::ops::{Activation, Cx, Epilogue, Segment, Segments};
 use tasr::tensor::{DType, Shape, Tensor};
 
@@ -226,6 +228,27 @@ fn resizing() {
     for (shape, h, w) in [([1, 5, 6, 3], 20, 3), ([2, 17, 13, 4], 5, 40), ([1, 1, 1, 1], 4, 7)] {
         check(&format!("resize {shape:?}"), &[plain(shape)], 8.0, |cx, x| {
             resize_bicubic(cx, &x[0], h, w).unwrap()
+        });
+    }
+}
+
+#[test]
+fn average_pools() {
+    for (shape, factor) in [([1, 1, 1, 1], 1), ([2, 5, 7, 5], 2), ([1, 9, 6, 33], 3), ([3, 2, 9, 4], 2)] {
+        check(&format!("{shape:?} pooled by {factor}"), &[network(shape)], 1.0, |cx, x| {
+            average_pool(cx, &x[0], factor).unwrap()
+        });
+    }
+}
+
+/// As in CLIP's attention pool: all tokens reach the mean too.
+#[test]
+fn means_before_tokens() {
+    for [n, l, c] in [[1, 1, 1], [2, 56, 7], [3, 5, 64], [1, 257, 20]] {
+        let name = format!("mean before [{n}, {l}, {c}]");
+        check(&name, &[network([n, l, c]), network([n, 2, c])], 4.0, |cx, x| {
+            let mean = mean_token(cx, &x[0]).unwrap();
+            join_tokens(cx, &join_tokens(cx, &mean, &x[0]).unwrap(), &x[1]).unwrap()
         });
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::support::*;
 use tasr::ops::Cx;
+use tasr::ops::average_pool::average_pool;
 use tasr::ops::embedding::embed_tokens;
+use tasr::ops::pixel_unshuffle::pixel_unshuffle;
 use tasr::ops::resize::resize_bicubic;
 use tasr::ops::tiles::{Blend, Window, crop, pad};
-use tasr::ops::wavelet::{adain_fix, low_frequencies, wavelet_fix};
+use tasr::ops::wavelet::{LEVELS, adain_fix, low_frequencies, wavelet_fix};
 use tasr::tensor::{DType, Tensor};
 
 /// `case` on images of f32 in both devices; the element type of the context does not matter to it.
@@ -45,7 +47,7 @@ fn blurs_and_colour_fixes_match_the_cpu() {
         for levels in [1, 3, 5] {
             check("blur", &[shape], 9, 1.0, |cx, x| low_frequencies(cx, &x[0], levels).unwrap());
         }
-        check("wavelet", &[shape; 2], 16, 2.0, |cx, x| wavelet_fix(cx, &x[0], &x[1]).unwrap());
+        check("wavelet", &[shape; 2], 16, 2.0, |cx, x| wavelet_fix(cx, &x[0], &x[1], LEVELS).unwrap());
         check("adain", &[shape; 2], 16, 8.0, |cx, x| adain_fix(cx, &x[0], &x[1]).unwrap());
     }
 }
@@ -82,6 +84,45 @@ fn a_gap_between_tiles_is_an_error() {
     let profile = upload(cx.device(), &[1.0; 12], [3, 4], DType::F32);
     blend.add(&cx, &tile, Window { y: 0, x: 0, h: 3, w: 4 }, &profile).unwrap();
     assert!(blend.finish(&cx).unwrap_err().to_string().contains("gap"));
+}
+
+/// Blocks that fill the image and blocks that leave rows and columns over; more elements than a block has threads.
+const BLOCKS: [([usize; 4], usize); 6] = [
+    ([1, 1, 1, 1], 1),
+    ([2, 4, 6, 5], 2),
+    ([1, 8, 16, 3], 8),
+    ([3, 9, 6, 2], 3),
+    ([1, 5, 7, 64], 2),
+    ([2, 11, 4, 1], 4),
+];
+
+#[test]
+fn blocks_are_averaged_as_on_the_cpu() {
+    for dtype in DTYPES {
+        for (shape, factor) in BLOCKS {
+            let values = rounded(&random(1, shape.iter().product()), dtype);
+            let run = |cx: &Cx, dtype| {
+                average_pool(cx, &upload(cx.device(), &values, shape, dtype), factor).unwrap()
+            };
+            let wanted = run(&oracle(), DType::F32).to_f32().unwrap();
+            let got = on_all(dtype, |cx| run(cx, dtype));
+            assert_close(&format!("{shape:?} by {factor}"), &got, &wanted, dtype, factor * factor, 1.0);
+        }
+    }
+}
+
+#[test]
+fn blocks_become_channels_bit_for_bit() {
+    for dtype in DTYPES {
+        for (shape, factor) in BLOCKS.into_iter().filter(|([_, h, w, _], f)| h % f == 0 && w % f == 0) {
+            let values = rounded(&random(1, shape.iter().product()), dtype);
+            let run = |cx: &Cx, dtype| {
+                pixel_unshuffle(cx, &upload(cx.device(), &values, shape, dtype), factor).unwrap()
+            };
+            let wanted = run(&oracle(), DType::F32).to_f32().unwrap();
+            assert!(on_all(dtype, |cx| run(cx, dtype)) == wanted, "{shape:?} by {factor}");
+        }
+    }
 }
 
 #[test]

@@ -17,3 +17,5 @@ mod optim;
 mod replay;
 mod run;
 mod support;
+mod tokens;
+mod window;

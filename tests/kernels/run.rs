@@ -11,7 +11,7 @@ use tasr::ops::Cx;
 use tasr::ops::diffusion::ddpm_step;
 use tasr::ops::elementwise::combine;
 use tasr::ops::finite::FiniteChecks;
-use tasr::ops::wavelet::wavelet_fix;
+use tasr::ops::wavelet::{LEVELS, wavelet_fix};
 use tasr::pipeline::{Conditions, Denoiser, Steering, Weights};
 use tasr::sampler::guidance::Guidance;
 use tasr::sampler::schedule::Schedule;
@@ -75,7 +75,7 @@ fn upscale(device: Device, dtype: DType) -> Upscaled {
     drop(denoiser);
     let decoded = vae.decode(cx, &x).unwrap();
     let unit = combine(cx, &[(0.5, &decoded)], 0.5).unwrap();
-    Upscaled { image: wavelet_fix(cx, &unit, &clean).unwrap().to_f32().unwrap(), steps }
+    Upscaled { image: wavelet_fix(cx, &unit, &clean, LEVELS).unwrap().to_f32().unwrap(), steps }
 }
 
 /// The device under test; the emulator without its checks, which every kernel has passed in tests of its own.

@@ -1,6 +1,6 @@
 //! Colour fixing.
 
-use tasr::ops::wavelet::{adain_fix, low_frequencies, wavelet_fix};
+use tasr::ops::wavelet::{LEVELS, adain_fix, low_frequencies, wavelet_fix};
 
 use crate::support::oracle::image as oracle;
 use crate::support::{Random, Trial, run};
@@ -31,11 +31,13 @@ fn colours_come_from_the_reference() {
     let mut random = Random::new(92);
     for shape in SHAPES {
         let inputs = vec![random.array(&shape).plain(), random.array(&shape).map(|v| 0.3 * v + 0.5).plain()];
-        run(
-            &Trial::new(format!("wavelet_fix {shape:?}"), inputs.clone(), 9),
-            |cx, inputs| Ok(vec![wavelet_fix(cx, &inputs[0], &inputs[1])?]),
-            |inputs| vec![oracle::wavelet_fix(&inputs[0], &inputs[1])],
-        );
+        for levels in [2, LEVELS] {
+            run(
+                &Trial::new(format!("wavelet_fix {shape:?}, {levels}"), inputs.clone(), 9),
+                |cx, inputs| Ok(vec![wavelet_fix(cx, &inputs[0], &inputs[1], levels)?]),
+                |inputs| vec![oracle::wavelet_fix(&inputs[0], &inputs[1], levels)],
+            );
+        }
         run(
             &Trial::new(format!("adain_fix {shape:?}"), inputs, 9),
             |cx, inputs| Ok(vec![adain_fix(cx, &inputs[0], &inputs[1])?]),

@@ -63,7 +63,7 @@ fn check([n, h, w]: [usize; 3], windows: Windows) {
     ];
     let trial = Trial::new(format!("{windows:?} over [{n}, {h}, {w}]"), inputs, side * side);
     run(
-        &trial.magnified(2.0 + (width as f64).sqrt()),
+        &trial.magnified(2.0 + (width as f64).sqrt()).emulated(),
         |cx, inputs| Ok(vec![window_attention(cx, &inputs[0], &inputs[1], windows)?]),
         |inputs| vec![oracle(&inputs[0], &inputs[1], windows)],
     );

@@ -6,7 +6,7 @@ use tasr::error::Result;
 use tasr::tensor::{DType, Tensor};
 
 use super::array::shape;
-use super::trial::{Trial, pool, targets, upload};
+use super::trial::{Trial, open, pool, targets, upload};
 use super::{Array, Random, Tolerance};
 
 /// Step of the central differences: their error, about 1e-12 of the third derivative and 1e-9 of the loss, is far
@@ -29,14 +29,15 @@ pub fn check_gradients(
     op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
-    let (name, dtypes) = targets();
-    // The CPU trains in f32 only.
-    for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
-        let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
-        let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
-        let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };
-        if let Err(error) = check.run(&op, &oracle) {
-            panic!("{label}: {error}");
+    for (name, dtypes) in targets(trial) {
+        // The CPU trains in f32 only.
+        for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
+            let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
+            let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
+            let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };
+            if let Err(error) = check.run(&op, &oracle) {
+                panic!("{label}: {error}");
+            }
         }
     }
 }
@@ -94,19 +95,19 @@ impl Check<'_> {
     ) -> Result<()> {
         let label = self.label;
         let all = |_: usize| true;
-        let once = || self.gradients(Device::open(self.device)?, all, op);
+        let once = || self.gradients(open(self.device)?, all, op);
         let (found, differentiated, peak) = pool(1).install(once)?;
         let (again, ..) = pool(3).install(once)?;
         assert_eq!(bits(&found), bits(&again), "{label}: one and three threads differ");
         for (i, own) in found.iter().enumerate() {
-            let (alone, ..) = self.gradients(Device::open(self.device)?, |j| i == j, op)?;
+            let (alone, ..) = self.gradients(open(self.device)?, |j| i == j, op)?;
             assert_eq!(
                 bits(&alone[i..=i]),
                 bits(std::slice::from_ref(own)),
                 "{label}: input {i} alone has another gradient"
             );
         }
-        let planned = Device::open(self.device)?.planned();
+        let planned = open(self.device)?.planned();
         let (_, _, planned) = self.gradients(planned, all, op)?;
         assert!(planned >= peak, "{label}: the plan reserves {planned} bytes, the run took {peak}");
 

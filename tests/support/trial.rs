@@ -23,11 +23,13 @@ pub struct Trial {
     pub magnification: f64,
     /// gradients are computed, which the CPU has in f32 only
     pub trains: bool,
+    /// tried on the emulator too
+    pub emulated: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false }
+        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false, emulated: false }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {
@@ -38,17 +40,39 @@ impl Trial {
     pub fn training(self) -> Self {
         Trial { trains: true, ..self }
     }
+
+    /// The emulator tries it too, in builds that have it: for small inputs, since it takes an access at a time.
+    pub fn emulated(self) -> Self {
+        Trial { emulated: true, ..self }
+    }
 }
 
-/// The device under test and the element types it computes in. `TASR_TEST_DEVICE` names the device.
-pub fn targets() -> (String, Vec<DType>) {
-    let device = std::env::var("TASR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let dtypes = if device == "cpu" {
-        vec![DType::F32, DType::BF16]
-    } else {
-        vec![DType::F32, DType::F16, DType::BF16]
+/// The devices under test, each with the element types that it computes in. `TASR_TEST_DEVICE` names the only one.
+pub fn targets(trial: &Trial) -> Vec<(String, Vec<DType>)> {
+    let names = match std::env::var("TASR_TEST_DEVICE") {
+        Ok(name) => vec![name],
+        Err(_) if trial.emulated && cfg!(feature = "emulator") => vec!["cpu".into(), "emulator".into()],
+        Err(_) => vec!["cpu".into()],
     };
-    (device, dtypes)
+    let dtypes = |name: &str| match name {
+        "cpu" => vec![DType::F32, DType::BF16],
+        _ => vec![DType::F32, DType::F16, DType::BF16],
+    };
+    names.into_iter().map(|name| (name.clone(), dtypes(&name))).collect()
+}
+
+/// A device of its own. The emulator's without the checks, whose margins around each allocation would count as memory:
+/// sentinels and NaNs stand for them here, and `tests/kernels` runs the checks.
+///
+/// # Errors
+/// There is no such device.
+pub fn open(name: &str) -> Result<Device> {
+    #[cfg(feature = "emulator")]
+    if name == "emulator" {
+        use tasr::device::gpu::emulator;
+        return Ok(emulator::open(emulator::Options { check: false, ..Default::default() }));
+    }
+    Device::open(name)
 }
 
 pub fn upload(cx: &Cx, inputs: &[Array]) -> Result<Vec<Tensor>> {
@@ -115,12 +139,13 @@ pub fn run(
     op: impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync,
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
-    let (name, dtypes) = targets();
-    let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
-    for dtype in dtypes.into_iter().filter(computes) {
-        let label = format!("{} on {name} in {}", trial.name, dtype.name());
-        if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
-            panic!("{label}: {error}");
+    for (name, dtypes) in targets(trial) {
+        let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
+        for dtype in dtypes.into_iter().filter(computes) {
+            let label = format!("{} on {name} in {}", trial.name, dtype.name());
+            if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
+                panic!("{label}: {error}");
+            }
         }
     }
 }
@@ -136,7 +161,7 @@ fn run_on(
     let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
     // A fresh device each time, so that its peak is this run's.
     let plain = || -> Result<(Vec<Found>, usize)> {
-        let cx = Cx::new(Device::open(device)?, dtype)?;
+        let cx = Cx::new(open(device)?, dtype)?;
         let tensors = upload(&cx, &inputs)?;
         let found = download(&op(&cx, &tensors)?)?;
         Ok((found, cx.device().peak()))
@@ -148,7 +173,7 @@ fn run_on(
         assert_eq!(differs, None, "{label}: element differs between one and three threads");
     }
 
-    let real = Cx::new(Device::open(device)?, dtype)?;
+    let real = Cx::new(open(device)?, dtype)?;
     let plan = Cx::new(real.device().planned(), dtype)?;
     let planned = download(&op(&plan, &upload(&plan, &inputs)?)?)?;
     assert_eq!(

@@ -89,3 +89,26 @@ fn kernels_are_checked_timed_and_drawn_on_the_emulator() {
     assert_eq!(run.code, 2, "{run}");
     assert!(run.stderr.contains("no call matches 'no such op'"), "{run}");
 }
+
+/// Networks of a training, whose ops no upscale calls.
+#[cfg(feature = "emulator")]
+#[test]
+fn kernels_of_networks_that_a_training_uses_are_checked_and_timed() {
+    for (of, filter, kernels) in [
+        ("swinir", "pixel_unshuffle", vec![vec!["pixel_unshuffle_bf16"]]),
+        ("clipiqa", "_token", vec![vec!["column_sums_bf16"], vec!["move_tokens_bf16", "move_tokens_bf16"]]),
+    ] {
+        let options = ["--dtype", "bf16", "--repeats", "1", "--batch-ms", "0", "--filter", filter];
+        let run = tasr_ok(
+            &[&["bench", "kernels", "--json", "--device", "emulator", "--of", of], &options[..]].concat(),
+        );
+        let rows: Vec<Value> =
+            run.stdout.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+        let started: Vec<&Value> = rows.iter().map(|row| &row["kernels"]).collect();
+        assert_eq!(serde_json::json!(started), serde_json::json!(kernels), "{run}");
+        for row in &rows {
+            assert_eq!(row["count"], 1, "{row}");
+            assert!(row["bytes"].as_f64().expect("bytes") > 1.0, "{row}");
+        }
+    }
+}

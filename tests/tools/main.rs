@@ -1,7 +1,10 @@
-//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; and degrade.
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; data,
+//! degrade and compare.
 
 mod bench;
+mod compare;
 mod convert;
+mod data;
 mod degrade;
 mod info;
 mod mini;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use tasr::models::Variant;
 use tasr::pipeline::synthetic_files::SyntheticFiles;
 use tasr::weights::names::EMPTY;
+use tasr::weights::{Checkpoint, mini};
 
 use crate::program::{Folder, tasr, tasr_ok};
 
@@ -13,6 +14,58 @@ fn info(path: &str) -> Value {
     let run = tasr_ok(&["info", "--json", path]);
     let told: Value = serde_json::from_str(&run.stdout).expect("one JSON object");
     told["files"][0].clone()
+}
+
+/// Weights that lie in the program's memory are the same as those of the files.
+#[test]
+fn carried_files_are_read_as_files_are() {
+    let folder = Folder::new();
+    tasr_ok(&["synth", "--preset", "mini", "--dtype", "f16", "-q", "-o", &folder.text("")]);
+    // One byte off every alignment, as a program may have them.
+    let bytes = FILES.map(|name| {
+        let mut held = vec![0u8];
+        held.extend(std::fs::read(folder.path(name)).expect("reads"));
+        &*held.leak()
+    });
+    let carried = mini::open(bytes.map(|held| &held[1..])).expect("opens");
+    for (carried, name) in carried.iter().zip(FILES) {
+        let file = Checkpoint::open(&folder.path(name)).expect("opens");
+        assert_eq!(carried.len(), file.len());
+        for (tensor, entry) in file.iter() {
+            let (mut a, mut b) = (vec![0.0f32; entry.count()], vec![0.0f32; entry.count()]);
+            carried.read_f32(tensor, &mut a).expect("reads");
+            file.read_f32(tensor, &mut b).expect("reads");
+            assert!(a == b, "{name}: {tensor}");
+        }
+        carried.names().for_each(|tensor| carried.release(tensor));
+    }
+    let short = mini::open(bytes.map(|held| &held[1..100])).map(drop).expect_err("a file is cut off");
+    assert!(short.to_string().contains("mini/sd.safetensors"), "{short}");
+}
+
+/// A program that carries the mini system upscales with no weights given; one that does not says what is missing.
+#[test]
+fn without_weights_the_carried_system_upscales() {
+    let folder = Folder::new();
+    image::RgbImage::from_fn(16, 12, |x, y| image::Rgb([(x * 15) as u8, (y * 20) as u8, 90]))
+        .save(folder.path("a.png"))
+        .expect("writes");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tasr"));
+    command.args(["upscale", &folder.text("a.png"), "-o", &folder.text("b.png"), "--steps", "1"]);
+    for variable in ["XDG_DATA_HOME", "HOME", "LOCALAPPDATA"] {
+        command.env(variable, folder.text("home"));
+    }
+    let done = command.env_remove("TASR_MODELS").output().expect("starts");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    match mini::files() {
+        Some(bytes) => {
+            assert!(done.status.success(), "{said}");
+            assert_eq!(said.matches("no weights are given").count(), 1, "{said}");
+            assert_eq!(image::open(folder.path("b.png")).expect("opens").to_rgb8().dimensions(), (64, 48));
+            assert!(bytes.iter().map(|held| held.len()).sum::<usize>() <= 20_000_000);
+        }
+        None => assert!(done.status.code() == Some(4) && said.contains("tasr synth"), "{said}"),
+    }
 }
 
 #[test]

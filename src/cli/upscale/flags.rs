@@ -60,7 +60,8 @@ pub struct WeightFiles {
     /// Stage 1: BSRNet, BSRGAN or RealESRGAN_x4plus
     #[arg(long, value_name = "FILE", alias = "bsrnet")]
     pub stage1: Option<PathBuf>,
-    /// Folder that has what the three above do not name [default: $TASR_MODELS, else the user data folder]
+    /// Folder that has what the three above do not name [default: $TASR_MODELS, else the user data folder; without any of
+    /// them, the small model that the program may carry]
     #[arg(long, value_name = "DIR")]
     pub models: Option<PathBuf>,
     /// Adapters [default: what the TASR file holds]; none: a plain ControlNet
@@ -103,6 +104,13 @@ pub struct Sampling {
     /// Bring the colours back to those of the input
     #[arg(long, value_name = "KIND", default_value = "wavelet")]
     pub color_fix: ColorChoice,
+    /// Halvings after which the wavelet fix takes what is left of the input, 1 to 8: the fewer, the more of the detail is
+    /// that of stage 1 [default: 5, as published; 2 with the small model of the program]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub color_levels: Option<u8>,
+    /// Stop after stage 1: the cleaned and enlarged picture, without the diffusion model
+    #[arg(long)]
+    pub stage1_only: bool,
 }
 
 /// How large pictures fit.

@@ -44,6 +44,8 @@ impl RunParameters {
             "tile_stride": stride,
             "stage1_tile": options.stage1_tile.unwrap_or(0),
             "color_fix": color_fix(options.color_fix),
+            "color_levels": options.color_levels,
+            "stage1_only": options.stage1_only,
             "device": self.device,
             "dtype": self.dtype,
             "models": {"sd": sd, "tasr": tasr, "stage1": stage1},
@@ -73,7 +75,10 @@ impl RunParameters {
         if self.negative.text != NEGATIVE_PROMPT {
             add(format!("negative prompt: {}", one_line(&self.negative.text)));
         }
-        add(format!("scale {}, steps {}, cfg {}", options.scale, options.steps, options.cfg));
+        match options.stage1_only {
+            true => add(format!("scale {}, stage 1 only", options.scale)),
+            false => add(format!("scale {}, steps {}, cfg {}", options.scale, options.steps, options.cfg)),
+        }
         match &self.noise {
             Some(file) => add(format!("noise of {file}")),
             None => add(format!("seed {}", self.seed)),
@@ -95,6 +100,9 @@ impl RunParameters {
             add(format!("stage-1 tiles {tile}"));
         }
         add(format!("color fix {}", color_fix(options.color_fix)));
+        if options.color_levels != Options::default().color_levels {
+            add(format!("color levels {}", options.color_levels));
+        }
         let names: Vec<&str> = self.models.iter().map(|model| model.file.as_str()).collect();
         add(format!("models {}", names.join(" + ")));
         add(format!("tasr {}", env!("CARGO_PKG_VERSION")));

@@ -29,7 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{self, Job};
 use crate::models::Variant;
 use crate::pipeline::progress::Progress;
-use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile, Weights};
+use crate::pipeline::{AdapterChoice, Options, Tile, TraceFile};
 use crate::sampler::{Guidance, Sizes};
 use crate::train::config::AdapterKind;
 
@@ -135,8 +135,8 @@ fn upscale(
     let mut taken = Vec::new();
     let cx = device::open(&args.machine.device, args.machine.dtype, &mut |text| taken.push(text.to_owned()))?;
     let models = Models::find(&args.weights)?;
-    let [sd, tasr, stage1] = &models.0;
-    let weights = Weights::open(sd, tasr, stage1, adapter_choice(args.weights.adapter))?;
+    let weights = models.open(adapter_choice(args.weights.adapter))?;
+    let options = models.suited(options, &args.sampling);
     // Without a text tower both prompts have the same features, and guidance would be work for nothing.
     let options = if weights.reads_prompts() { options } else { Options { cfg: 1.0, ..options } };
 
@@ -149,6 +149,9 @@ fn upscale(
     announce(&mut planner, jobs, needed, report)?;
     // Not before: what is wrong with the command is told in one line.
     taken.iter().for_each(|text| progress.note(text));
+    if matches!(models, Models::Carried(_)) {
+        progress.note(models::CARRIED);
+    }
     if !weights.reads_prompts() && prompts.are_given() {
         progress.note("these weights were trained without text: prompts are ignored");
     }
@@ -233,6 +236,8 @@ fn options(args: &Args) -> Options {
         tile_stride: tiles.tile_stride,
         stage1_tile: None,
         color_fix: sampling.color_fix.fix(),
+        color_levels: sampling.color_levels.map_or(Options::default().color_levels, u32::from),
+        stage1_only: sampling.stage1_only,
     }
 }
 

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::flags::WeightFiles;
+use super::flags::{Sampling, WeightFiles};
 use crate::error::{Error, Result};
 use crate::image::hash::fnv1a_64;
-use crate::pipeline::{FILE_NAMES, find_in};
+use crate::pipeline::{AdapterChoice, FILE_NAMES, Options, Weights, find_in};
+use crate::weights::mini;
 
 /// What each checkpoint is called, its flag, and the published file: SD 2.1, TASR, stage 1.
 const WANTED: [(&str, &str, &str); 3] = [
@@ -22,25 +23,64 @@ const WANTED: [(&str, &str, &str); 3] = [
 /// Bytes of a file that its fingerprint covers: names, shapes and first values.
 const HEAD: u64 = 1 << 16;
 
-/// Paths of SD 2.1, TASR and stage 1.
+/// Where SD 2.1, TASR and stage 1 are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Models(pub [PathBuf; 3]);
+pub enum Models {
+    Files([PathBuf; 3]),
+    /// the small system that the program carries
+    Carried([&'static [u8]; 3]),
+}
+
+/// What a run with the carried system is told.
+pub const CARRIED: &str = "no weights are given: the small model that comes with the program upscales; for the published \
+                           ones see --models in `tasr upscale --help`";
+
+/// Levels of the wavelet colour fix that suit the carried system: an autoencoder of its size makes fine detail, while
+/// what is coarser is better where stage 1 left it.
+const CARRIED_LEVELS: u32 = 2;
 
 impl Models {
-    /// The files that the flags name, or that lie in the models folder.
+    /// The files that the flags name, or that lie in the models folder; or what the program carries, when nothing is
+    /// named and the user's own folder has none of them.
     ///
     /// # Errors
     /// One that says all that is missing, where it was looked for and how to get it.
     pub fn find(files: &WeightFiles) -> Result<Models> {
-        let folder = files.models.clone().or_else(|| env_path("TASR_MODELS")).or_else(user_folder);
-        Self::find_among([&files.sd, &files.tasr, &files.stage1], folder.as_deref())
+        let named = [&files.sd, &files.tasr, &files.stage1];
+        let folder = files.models.clone().or_else(|| env_path("TASR_MODELS"));
+        let asked = folder.is_some() || named.iter().any(|path| path.is_some());
+        let folder = folder.or_else(user_folder);
+        let holds = |folder: &Path| (0..3).any(|which| find_in(folder, which).is_some());
+        match mini::files().filter(|_| !asked && !folder.as_deref().is_some_and(holds)) {
+            Some(bytes) => Ok(Models::Carried(bytes)),
+            None => Self::find_among(named, folder.as_deref()),
+        }
+    }
+
+    /// Opens them.
+    ///
+    /// # Errors
+    /// A file is missing or is no checkpoint.
+    pub fn open(&self, adapter: AdapterChoice) -> Result<Weights> {
+        match self {
+            Models::Files([sd, tasr, stage1]) => Weights::open(sd, tasr, stage1, adapter),
+            Models::Carried(bytes) => Ok(Weights::of(mini::open(*bytes)?, adapter)),
+        }
+    }
+
+    /// `options` with what suits these weights where the user did not choose.
+    pub fn suited(&self, options: Options, sampling: &Sampling) -> Options {
+        match (self, sampling.color_levels) {
+            (Models::Carried(_), None) => Options { color_levels: CARRIED_LEVELS, ..options },
+            _ => options,
+        }
     }
 
     fn find_among(named: [&Option<PathBuf>; 3], folder: Option<&Path>) -> Result<Models> {
         let look =
             |which: usize| named[which].clone().or_else(|| folder.and_then(|folder| find_in(folder, which)));
         match [look(0), look(1), look(2)] {
-            [Some(sd), Some(tasr), Some(stage1)] => Ok(Models([sd, tasr, stage1])),
+            [Some(sd), Some(tasr), Some(stage1)] => Ok(Models::Files([sd, tasr, stage1])),
             found => {
                 let missing: Vec<usize> = (0..3).filter(|&which| found[which].is_none()).collect();
                 Err(not_found(&missing, folder))
@@ -50,7 +90,10 @@ impl Models {
 
     /// File names and what tells the files apart from others of their name.
     pub fn fingerprints(&self) -> [Fingerprint; 3] {
-        self.0.each_ref().map(|path| Fingerprint::of(path))
+        match self {
+            Models::Files(paths) => paths.each_ref().map(|path| Fingerprint::of(path)),
+            Models::Carried(bytes) => [0, 1, 2].map(|i| Fingerprint::carried(mini::NAMES[i], bytes[i])),
+        }
     }
 }
 
@@ -102,6 +145,15 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
+    fn carried(name: &str, bytes: &[u8]) -> Fingerprint {
+        let head = bytes.iter().copied().take(HEAD as usize);
+        Fingerprint {
+            file: name.to_owned(),
+            bytes: Some(bytes.len() as u64),
+            head: Some(format!("{:016x}", fnv1a_64(head))),
+        }
+    }
+
     fn of(path: &Path) -> Fingerprint {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let read = || -> std::io::Result<(u64, String)> {
@@ -129,7 +181,8 @@ mod tests {
         let (mine, none) = (Some(PathBuf::from("mine.pth")), None);
         let found = Models::find_among([&none, &mine, &none], Some(folder.path())).unwrap();
         let expected = ["sd.safetensors", "", "BSRNet.pth"].map(|name| folder.path().join(name));
-        assert_eq!(found.0, [expected[0].clone(), PathBuf::from("mine.pth"), expected[2].clone()]);
+        let wanted = [expected[0].clone(), PathBuf::from("mine.pth"), expected[2].clone()];
+        assert_eq!(found, Models::Files(wanted));
         let error = Models::find_among([&none, &none, &none], Some(folder.path())).unwrap_err().to_string();
         assert!(error.starts_with("no weights for TASR (--tasr): "), "{error}");
         assert!(

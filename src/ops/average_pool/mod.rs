@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::gpu::no_gpu_kernel;
+use super::calls::{Call, note};
 use super::host::element::{HostElement, with_element};
-use super::{Accumulate, Cx};
+use super::{Accumulate, Cx, pixel_blocks};
 use crate::device::Device;
+use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -18,6 +19,7 @@ pub fn average_pool(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 0 || h < factor || w < factor {
         return Err(Error::internal(format!("{} is pooled by {factor}", x.shape())));
     }
+    note(cx, x.dtype(), || Call::AveragePool { image: [n, h, w, c], factor });
     let (rows, columns) = (h / factor, w / factor);
     let mut result = cx.allocate([n, rows, columns, c], x.dtype())?;
     match cx.device() {
@@ -36,7 +38,9 @@ pub fn average_pool(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("average_pool")),
+        Device::Gpu(gpu) => {
+            pixel_blocks::launch(gpu, &kernels::AVERAGE_POOL, factor, [h, w, c], x, &mut result)?
+        }
         Device::Plan(_) => {}
     }
     let input = x.clone();
@@ -74,7 +78,10 @@ fn average_pool_gradient(
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("average_pool_gradient")),
+        Device::Gpu(gpu) => {
+            let family = &kernels::AVERAGE_POOL_GRADIENT;
+            pixel_blocks::launch(gpu, family, factor, [h, w, c], gradient, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::Cx;
-use super::gpu::no_gpu_kernel;
+use super::calls::{Call, note};
 use super::host::element::with_element;
+use super::{Cx, pixel_blocks};
 use crate::device::Device;
+use crate::device::gpu::kernels;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -18,6 +19,7 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
     if factor == 0 || h % factor != 0 || w % factor != 0 {
         return Err(Error::internal(format!("{} has no blocks of {factor} x {factor}", x.shape())));
     }
+    note(cx, x.dtype(), || Call::PixelUnshuffle { image: [n, h, w, c], factor });
     let (rows, columns, channels) = (h / factor, w / factor, c * factor * factor);
     let mut result = cx.allocate([n, rows, columns, channels], x.dtype())?;
     match cx.device() {
@@ -35,7 +37,9 @@ pub fn pixel_unshuffle(cx: &Cx, x: &Tensor, factor: usize) -> Result<Tensor> {
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("pixel_unshuffle")),
+        Device::Gpu(gpu) => {
+            pixel_blocks::launch(gpu, &kernels::PIXEL_UNSHUFFLE, factor, [h, w, c], x, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     cx.constant("pixel_unshuffle", &[x], result.freeze())

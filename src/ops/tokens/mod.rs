@@ -1,13 +1,17 @@
 //! Token matrices put together: the mean of all pixels as a token, and tokens before other tokens.
 
+mod cuda;
+
 use rayon::prelude::*;
 
-use super::gpu::no_gpu_kernel;
+use super::calls::{Call, note};
 use super::host::element::{HostElement, with_element};
+use super::sums::column_sums;
 use super::{Accumulate, Cx};
-use crate::device::Device;
+use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, Tensor};
+use cuda::{Move, move_tokens};
 
 /// [N, L, C] after checking the number of axes.
 fn nlc(tensor: &Tensor) -> Result<[usize; 3]> {
@@ -21,23 +25,28 @@ pub fn mean_token(cx: &Cx, x: &Tensor) -> Result<Tensor> {
     if l == 0 {
         return Err(Error::internal("the mean of no tokens"));
     }
-    let mut result = cx.allocate([n, 1, c], x.dtype())?;
-    match cx.device() {
-        Device::Cpu(_) => with_element!(result.dtype(), T => {
-            let lines = result.host_mut::<T>()?.par_chunks_mut(c.max(1));
-            lines.zip(x.host::<T>()?.par_chunks((l * c).max(1))).for_each(|(mean, tokens)| {
-                for (channel, mean) in mean.iter_mut().enumerate() {
-                    let column = tokens[channel..].iter().step_by(c);
-                    *mean = T::narrow(column.map(|t| t.wide()).sum::<f32>() / l as f32);
-                }
-            });
-            Ok(())
-        })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("mean_token")),
-        Device::Plan(_) => {}
-    }
+    note(cx, x.dtype(), || Call::MeanToken { tokens: [n, l, c] });
+    let result = match cx.device().target() {
+        Target::Cpu => {
+            let mut result = cx.allocate([n, 1, c], x.dtype())?;
+            if let Device::Cpu(_) = cx.device() {
+                with_element!(result.dtype(), T => {
+                    let lines = result.host_mut::<T>()?.par_chunks_mut(c.max(1));
+                    lines.zip(x.host::<T>()?.par_chunks((l * c).max(1))).for_each(|(mean, tokens)| {
+                        for (channel, mean) in mean.iter_mut().enumerate() {
+                            let column = tokens[channel..].iter().step_by(c);
+                            *mean = T::narrow(column.map(|t| t.wide()).sum::<f32>() / l as f32);
+                        }
+                    });
+                    Ok(())
+                })?;
+            }
+            result.freeze()
+        }
+        Target::Gpu => column_sums(cx, x, n, 1.0 / l as f32, x.dtype())?.reshape([n, 1, c])?,
+    };
     let input = x.clone();
-    Ok(cx.record(&[x], result.freeze(), move |cx, gradient, gradients| {
+    Ok(cx.record(&[x], result, move |cx, gradient, gradients| {
         let spread = repeated(cx, gradient, input.shape(), 1.0 / l as f32)?;
         gradients.add(cx, &input, spread)
     }))
@@ -57,7 +66,10 @@ fn repeated(cx: &Cx, token: &Tensor, shape: Shape, factor: f32) -> Result<Tensor
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("mean_token_gradient")),
+        Device::Gpu(gpu) => {
+            let all = Move { from: 0, to: 0, count: shape[1], repeat: true, factor };
+            move_tokens(gpu, token, all, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(result.freeze())
@@ -72,6 +84,7 @@ pub fn join_tokens(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if (n, c) != (n_b, c_b) {
         return Err(Error::internal(format!("tokens {} before {}", a.shape(), b.shape())));
     }
+    note(cx, a.dtype(), || Call::JoinTokens { images: n, before: l, after: m, channels: c });
     let mut result = cx.allocate([n, l + m, c], a.dtype())?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {
@@ -84,7 +97,12 @@ pub fn join_tokens(cx: &Cx, a: &Tensor, b: &Tensor) -> Result<Tensor> {
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens")),
+        Device::Gpu(gpu) => {
+            for (part, to, count) in [(a, 0, l), (b, l, m)] {
+                let whole = Move { from: 0, to, count, repeat: false, factor: 1.0 };
+                move_tokens(gpu, part, whole, &mut result)?;
+            }
+        }
         Device::Plan(_) => {}
     }
     let parts = [a.clone(), b.clone()];
@@ -110,7 +128,10 @@ fn cut(cx: &Cx, x: &Tensor, first: usize, shape: Shape) -> Result<Tensor> {
             });
             Ok(())
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("join_tokens_gradient")),
+        Device::Gpu(gpu) => {
+            let part = Move { from: first, to: 0, count: shape[1], repeat: false, factor: 1.0 };
+            move_tokens(gpu, x, part, &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     Ok(result.freeze())

@@ -46,10 +46,10 @@ pub fn low_frequencies(cx: &Cx, image: &Tensor, levels: u32) -> Result<Tensor> {
     Ok(low)
 }
 
-/// The detail of `image` on the low frequencies of `reference`, both [N, H, W, C].
-pub fn wavelet_fix(cx: &Cx, image: &Tensor, reference: &Tensor) -> Result<Tensor> {
-    let own = low_frequencies(cx, image, LEVELS)?;
-    let wanted = low_frequencies(cx, reference, LEVELS)?;
+/// The detail of `image` on the low frequencies of `reference`, both [N, H, W, C], split after `levels` blurs.
+pub fn wavelet_fix(cx: &Cx, image: &Tensor, reference: &Tensor, levels: u32) -> Result<Tensor> {
+    let own = low_frequencies(cx, image, levels)?;
+    let wanted = low_frequencies(cx, reference, levels)?;
     combine(cx, &[(1.0, image), (-1.0, &own), (1.0, &wanted)], 0.0)
 }
 

@@ -6,9 +6,11 @@
 //! roll joined parts of the image that are no neighbours, mask is -100 between the parts, else 0.
 
 mod cpu;
+mod cuda;
+mod plan;
 
 use super::Cx;
-use super::gpu::no_gpu_kernel;
+use super::calls::{Call, note};
 use super::host::element::with_element;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -38,12 +40,15 @@ pub fn window_attention(cx: &Cx, qkv: &Tensor, bias: &Tensor, windows: Windows) 
     if !whole || c != 3 * heads * width || *bias.shape() != [places, heads] {
         return Err(Error::internal(format!("{windows:?} do not cut {} with {}", qkv.shape(), bias.shape())));
     }
+    note(cx, qkv.dtype(), || Call::WindowAttention { image: [n, h, w], windows });
     let mut result = cx.allocate([n, h, w, heads * width], qkv.dtype())?;
     match cx.device() {
         Device::Cpu(_) => with_element!(result.dtype(), T => {
             cpu::window_attention::<T>([n, h, w], windows, qkv, bias, result.host_mut()?)
         })?,
-        Device::Gpu(_) => return Err(no_gpu_kernel("window_attention")),
+        Device::Gpu(gpu) => {
+            cuda::window_attention(gpu, [n, h, w], windows, [qkv, bias], &mut result)?;
+        }
         Device::Plan(_) => {}
     }
     cx.constant("window_attention", &[qkv, bias], result.freeze())

@@ -3,10 +3,10 @@
 
 use std::f64::consts::PI;
 
+use super::Random;
 use super::filter::filter;
 use super::image::Image;
 use super::kernels::{Kernel, Profile};
-use super::random::Random;
 use super::resize::{Kind, resize};
 use super::{Pair, jpeg, noise};
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! From a picture of any size to the square that is trained on.
 
+use super::Random;
 use super::image::Image;
-use super::random::Random;
 use super::resize::{Antialiased, resize_bytes};
 
 /// Which part of a picture is taken.

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::random::Random;
+use super::Random;
 
 /// A square correlation kernel of odd size, row-major, of sum 1.
 #[derive(Clone, Debug, PartialEq)]

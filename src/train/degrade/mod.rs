@@ -10,16 +10,15 @@ mod image;
 pub mod jpeg;
 pub mod kernels;
 pub mod noise;
-mod random;
 mod realesrgan;
 mod recipe;
 pub mod resize;
 pub mod usm;
 
+pub use crate::sampler::Random;
 pub use codeformer::{CodeFormer, Plan as CodeFormerPlan};
 pub use crop::Crop;
 pub use image::Image;
-pub use random::Random;
 pub use realesrgan::{NoiseDraw, Pass, PassDraw, Plan as RealEsrganPlan, RealEsrgan};
 pub use recipe::{NAMES, Recipe};
 

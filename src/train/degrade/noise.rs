@@ -1,7 +1,7 @@
 //! Gaussian and Poisson noise, coloured or grey; the results are clamped to [0, 1].
 
+use super::Random;
 use super::image::Image;
-use super::random::Random;
 
 /// Adds sigma/255 times unit normals, one a channel or one a pixel.
 pub fn gaussian(image: &mut Image, sigma: f64, grey: bool, random: &mut Random) {

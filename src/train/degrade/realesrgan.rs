@@ -1,9 +1,9 @@
 //! The second-order degradation of Real-ESRGAN: blur, resize, noise and JPEG twice, with sinc filters.
 
+use super::Random;
 use super::filter::filter;
 use super::image::Image;
 use super::kernels::{Draw, KernelRule};
-use super::random::Random;
 use super::resize::{Kind, resize, scale};
 use super::usm::sharpened;
 use super::{Pair, jpeg, noise};

@@ -1,7 +1,7 @@
 //! The recipes by name.
 
+use super::Random;
 use super::image::Image;
-use super::random::Random;
 use super::{CodeFormer, Pair, RealEsrgan};
 use crate::error::{Error, Result};
 

@@ -1,7 +1,7 @@
 //! Resizing as the degradations do it: PyTorch's `interpolate` without antialias, and Pillow's 8-bit filters.
 
+use super::Random;
 use super::image::Image;
-use super::random::Random;
 use crate::ops::host::math::vectorised;
 use crate::ops::resize::bicubic_taps;
 

@@ -17,6 +17,7 @@ use crate::ops::elementwise::{combine, stack};
 use crate::pipeline::find_in;
 use crate::tensor::Tensor;
 use crate::train::batch::{LATENT, NOISE, TIMES, normal, timesteps};
+use crate::train::cache::LatentCache;
 use crate::train::config::Config;
 use crate::train::data::Sample;
 use crate::train::objective::CleanLatent;
@@ -29,6 +30,7 @@ use crate::weights::{Checkpoint, CheckpointSource, SyntheticSource};
 pub struct Denoising<'a> {
     config: &'a Config,
     vae: Vae,
+    cache: Option<LatentCache>,
     learner: Learner<UNet>,
     /// f32 [1, 1, D]
     row: Tensor,
@@ -105,7 +107,8 @@ impl<'a> Denoising<'a> {
         }
         start.map_or(Ok(()), |start| start.finish(&[UNET]))?;
         sd.map_or(Ok(()), |sd| sd.finish(&[VAE]))?;
-        Ok(Denoising { config, vae, learner, row: row_tensor, kept })
+        let cache = LatentCache::wanted(cx, config)?;
+        Ok(Denoising { config, vae, cache, learner, row: row_tensor, kept })
     }
 }
 
@@ -120,7 +123,14 @@ impl Lesson for Denoising<'_> {
 
     fn step(&self, cx: &Cx, samples: &[Sample], step: u64, part: u64) -> Result<(Told, Gradients)> {
         let (config, place) = (self.config, (step, part));
-        let moments = self.vae.moments(cx, &super::coding::wanted(cx, samples)?)?;
+        let wanted = super::coding::wanted(cx, samples)?;
+        let moments = match &self.cache {
+            Some(cache) => {
+                let size = [config.data.size; 2];
+                cache.moments(cx, &self.vae, &wanted, size, &|picture| Ok(picture.clone()))?
+            }
+            None => self.vae.moments(cx, &wanted)?,
+        };
         let [n, h, w, both] = moments.nhwc()?;
         let shape = [n, h, w, both / 2];
         let latent = posterior(cx, &moments, Some(&normal(cx, config, place, LATENT, shape)?), LATENT_SCALE)?;

@@ -27,7 +27,7 @@ const DENSE: &str = ".RDB";
 
 /// Random weights: normal with the variance that keeps that of activations (He et al. 2015; for the smooth
 /// activations of UNet and autoencoder without the factor of rectifiers), biases zero, norms the identity, last
-/// layers of residual branches zero.
+/// layers of residual branches zero; stage 1 is an interpolation at first.
 pub struct Scratch {
     pub seed: u64,
 }
@@ -59,7 +59,27 @@ impl Source for Scratch {
             return Ok(vec![f32::from(u8::from(norm)); count].into());
         }
         let random = &mut Random::new(self.seed, 0, fnv1a_64(name.bytes()));
-        Ok((0..count).map(|_| (deviation * random.normal()) as f32).collect())
+        let mut values: Vec<f32> = (0..count).map(|_| (deviation * random.normal()) as f32).collect();
+        interpolate(name, shape, &mut values);
+        Ok(values.into())
+    }
+}
+
+/// Lets stage 1 start as linear interpolation: its first three channels carry the colours through all layers, and the
+/// last looks at no others yet. Doubled by repetition and blurred by 1 2 1, a row is interpolated linearly.
+fn interpolate(name: &str, shape: &[usize], values: &mut [f32]) {
+    let (Some(layer), &[_, inputs, 3, 3]) = (name.strip_suffix(".weight"), shape) else { return };
+    let kernel = match layer {
+        "conv_first" | "HRconv" | "conv_last" => [0.0, 1.0, 0.0],
+        "upconv1" | "upconv2" => [0.25, 0.5, 0.25],
+        "trunk_conv" => [0.0; 3],
+        _ => return,
+    };
+    for (colour, row) in values.chunks_exact_mut(9 * inputs).take(3).enumerate() {
+        row.fill(0.0);
+        for (i, value) in row[9 * colour..][..9].iter_mut().enumerate() {
+            *value = kernel[i / 3] * kernel[i % 3];
+        }
     }
 }
 
@@ -124,6 +144,23 @@ mod tests {
 
     fn values(name: &str, shape: &[usize]) -> Vec<f32> {
         Scratch { seed: 5 }.values(name, shape).unwrap().into_owned()
+    }
+
+    #[test]
+    fn stage_1_starts_as_linear_interpolation() {
+        let up = values("upconv2.weight", &[32, 32, 3, 3]);
+        let (own, others) = up[32 * 9..][..32 * 9].split_at(18);
+        assert_eq!(own[9..], [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0].map(|v| v / 16.0));
+        assert!(
+            own[..9].iter().chain(others).all(|&v| v == 0.0) && up[3 * 32 * 9..].iter().all(|&v| v != 0.0)
+        );
+        let last = values("conv_last.weight", &[3, 32, 3, 3]);
+        let ones: Vec<usize> = (0..last.len()).filter(|&i| last[i] != 0.0).collect();
+        assert!(ones == [4, 32 * 9 + 9 + 4, 2 * 32 * 9 + 18 + 4] && ones.iter().all(|&i| last[i] == 1.0));
+        assert!(values("trunk_conv.weight", &[32, 32, 3, 3])[..3 * 32 * 9].iter().all(|&v| v == 0.0));
+        // A layer of that name elsewhere is another.
+        let other = values("first_stage_model.encoder.conv_last.weight", &[3, 32, 3, 3]);
+        assert!(other.iter().all(|&v| v != 0.0));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::{Lesson, Told};
 use crate::autograd::Gradients;
 use crate::error::Result;
-use crate::image::hash::fnv1a_64;
 use crate::models::text::Tokenizer;
 use crate::ops::Cx;
 use crate::ops::diffusion::ddpm_step;
@@ -35,10 +34,7 @@ impl<'a> SteeringLesson<'a> {
     /// A file is missing or does not fit; a reward that does not exist yet.
     pub fn load(cx: &Cx, config: &'a Config) -> Result<Self> {
         let trainee = Trainee::load(cx, config)?;
-        let weights = fnv1a_64(format!("{:?}{:?}", config.model.sd, config.model.preset).bytes());
-        // Planning computes nothing that could be kept.
-        let folder = config.latent_cache.as_deref().filter(|_| !cx.device().is_plan());
-        let cache = folder.map(|folder| LatentCache::open(folder, weights)).transpose()?;
+        let cache = LatentCache::wanted(cx, config)?;
         Ok(SteeringLesson { trainee, batches: Batches { config, tokenizer: Tokenizer::new(), cache } })
     }
 

@@ -87,8 +87,8 @@ pub fn low_frequencies(image: &Array, levels: u32) -> Array {
     })
 }
 
-pub fn wavelet_fix(image: &Array, reference: &Array) -> Array {
-    let (own, wanted) = (low_frequencies(image, 5), low_frequencies(reference, 5));
+pub fn wavelet_fix(image: &Array, reference: &Array, levels: u32) -> Array {
+    let (own, wanted) = (low_frequencies(image, levels), low_frequencies(reference, levels));
     Array::build(&image.shape, |p| image.at(p) - own.at(p) + wanted.at(p))
 }
 

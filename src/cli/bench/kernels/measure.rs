@@ -203,6 +203,13 @@ pub fn shape(call: &Call) -> String {
             g.width,
             if g.causal { " causal" } else { "" }
         ),
+        Call::WindowAttention { image: [n, h, w], windows } => format!(
+            "{n}x{h}x{w} of {}x{} by {side}x{side}{}",
+            windows.heads,
+            windows.width,
+            if windows.shift > 0 { " shifted" } else { "" },
+            side = windows.side,
+        ),
         Call::GroupNorm { image: [n, h, w], parts, groups, adaln } => {
             format!("{n}x{h}x{w}x{} by {groups}{}", text(parts), if *adaln { " adaln" } else { "" })
         }
@@ -212,6 +219,12 @@ pub fn shape(call: &Call) -> String {
         Call::Pointwise { count } | Call::DdpmStep { count } => count.to_string(),
         Call::Cast { count, to } => format!("{count} to {}", to.name()),
         Call::Concat { image: [n, h, w], parts } => format!("{n}x{h}x{w}x{}", text(parts)),
+        Call::AveragePool { image: [n, h, w, c], factor }
+        | Call::PixelUnshuffle { image: [n, h, w, c], factor } => format!("{n}x{h}x{w}x{c} by {factor}"),
+        Call::MeanToken { tokens: [n, l, c] } => format!("{n}x{l}x{c}"),
+        Call::JoinTokens { images, before, after, channels } => {
+            format!("{images}x({before}+{after})x{channels}")
+        }
         Call::Resize { image: [n, h, w, c], to: [to_h, to_w] } => format!("{n}x{h}x{w}x{c} to {to_h}x{to_w}"),
         Call::Blur { image: [n, h, w, c], radius } => format!("{n}x{h}x{w}x{c} radius {radius}"),
         Call::Posterior { image: [n, h, w, c] } => format!("{n}x{h}x{w}x{c}"),

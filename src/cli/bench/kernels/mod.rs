@@ -1,4 +1,5 @@
-//! `tasr bench kernels`: every op that an upscale calls, in every shape that it calls it with, checked and timed.
+//! `tasr bench kernels`: every op that an upscale, or a network of the training, calls, in every shape that it calls it
+//! with, checked and timed.
 
 mod collect;
 mod measure;
@@ -18,16 +19,20 @@ use crate::models::config::SystemConfig;
 use crate::ops::Cx;
 use crate::tensor::DType;
 use crate::train::config::AdapterKind;
+use collect::Whose;
 use measure::{Roof, check, time, time_library};
 
 /// Time every kernel in the shapes that an upscale really has
 ///
-/// The shapes come from a planning run of the whole system. Each call is checked against the CPU before it is timed;
+/// The shapes come from a planning run of the whole system, or of what --of names. Each call is checked against the CPU before it is timed;
 /// its inputs are rotated, so that caches are cold. The roofline is measured in the same run: a large matrix product
 /// and a large copy.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Sizes of the networks
+    /// Whose calls
+    #[arg(long, default_value = "upscale")]
+    of: Whose,
+    /// Sizes of the networks of an upscale; the others have one size
     #[arg(long, default_value = "sd21", value_parser = ["tiny", "mini", "sd21"])]
     preset: String,
     #[arg(long, default_value = "official")]
@@ -74,7 +79,7 @@ pub struct Row {
     /// the sizes, short
     pub shape: String,
     pub kernels: Vec<&'static str>,
-    /// calls of one upscale
+    /// calls of one run
     pub count: usize,
     pub us: f64,
     pub tflops: f64,
@@ -89,7 +94,7 @@ pub struct Row {
     pub library_us: Option<f64>,
     /// that time divided by ours: above 1 ours is faster, with all that is fused to it
     pub ratio_to_library: Option<f64>,
-    /// of one upscale, all its calls together
+    /// of one run, all its calls together
     pub total_ms: f64,
     pub flops: f64,
     pub bytes: f64,
@@ -129,7 +134,7 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let (mut rows, mut wrong): (Vec<Row>, Option<Error>) = (Vec::new(), None);
-    for counted in collect::calls(&setup, cx.dtype())? {
+    for counted in collect::calls(args.of, &setup, cx.dtype())? {
         interrupt.check()?;
         let noted = &counted.noted;
         let (flops, bytes) = (noted.call.flops(), noted.call.bytes(noted.dtype));

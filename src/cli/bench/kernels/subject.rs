@@ -4,6 +4,7 @@ use crate::device::{Device, Purpose};
 use crate::error::Result;
 use crate::ops::adapter_gate::{Gate, adapter_gate};
 use crate::ops::attention::{Heads, attention};
+use crate::ops::average_pool::average_pool;
 use crate::ops::calls::{Call, Extras, Noted, Parts};
 use crate::ops::conv2d::{Conv2d, ConvWeight, Padding, conv2d};
 use crate::ops::diffusion::{StepCoefficients, ddpm_step, posterior};
@@ -11,8 +12,11 @@ use crate::ops::elementwise::{cast, combine, concat, pointwise};
 use crate::ops::group_norm::{Affine, GroupNorm, group_norm, normalise};
 use crate::ops::layer_norm::layer_norm;
 use crate::ops::linear::{LinearWeight, library_linear, linear, linear_geglu};
+use crate::ops::pixel_unshuffle::pixel_unshuffle;
 use crate::ops::resize::resize_bicubic;
+use crate::ops::tokens::{join_tokens, mean_token};
 use crate::ops::wavelet::low_frequencies;
+use crate::ops::window_attention::window_attention;
 use crate::ops::{Activation, Cx, Epilogue, Segment, Segments};
 use crate::tensor::{DType, Shape, Tensor};
 
@@ -191,6 +195,11 @@ pub fn make(cx: &Cx, noted: &Noted) -> Result<Run> {
                 Ok(vec![attention(cx, heads, g.heads, g.width, g.causal)?])
             })
         }
+        Call::WindowAttention { image: [n, h, w], windows } => {
+            let qkv = draw.tensor([n, h, w, 3 * windows.heads * windows.width])?;
+            let bias = draw.wide([(2 * windows.side - 1).pow(2), windows.heads])?;
+            Box::new(move |cx| Ok(vec![window_attention(cx, &qkv, &bias, windows)?]))
+        }
         Call::GroupNorm { image: image @ [n, ..], parts, groups, adaln } => {
             let c: usize = parts.iter().map(|(c, _)| c).sum();
             let input = draw.parts(image, &parts)?;
@@ -232,6 +241,22 @@ pub fn make(cx: &Cx, noted: &Noted) -> Result<Run> {
         Call::Concat { image, parts } => {
             let input = draw.parts(image, &parts)?;
             Box::new(move |cx| Ok(vec![concat(cx, &input.view())?]))
+        }
+        Call::AveragePool { image, factor } => {
+            let x = draw.tensor(image)?;
+            Box::new(move |cx| Ok(vec![average_pool(cx, &x, factor)?]))
+        }
+        Call::PixelUnshuffle { image, factor } => {
+            let x = draw.tensor(image)?;
+            Box::new(move |cx| Ok(vec![pixel_unshuffle(cx, &x, factor)?]))
+        }
+        Call::MeanToken { tokens } => {
+            let x = draw.tensor(tokens)?;
+            Box::new(move |cx| Ok(vec![mean_token(cx, &x)?]))
+        }
+        Call::JoinTokens { images, before, after, channels } => {
+            let (a, b) = (draw.tensor([images, before, channels])?, draw.tensor([images, after, channels])?);
+            Box::new(move |cx| Ok(vec![join_tokens(cx, &a, &b)?]))
         }
         Call::Resize { image, to: [h, w] } => {
             let x = draw.wide(image)?;

@@ -1,7 +1,7 @@
-//! The random numbers of a degradation: one stream for each (seed, epoch, image), so that a picture is degraded the
-//! same way whatever the order of the pictures and the number of threads.
+//! The random numbers that make or degrade a picture: one stream for each (seed, epoch, image), so that the result is
+//! the same whatever the order of the pictures and the number of threads.
 
-use crate::sampler::philox::{normals, philox4x32};
+use super::philox::{normals, philox4x32};
 
 /// A stream of random numbers, read in sequence.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ fn halves(value: u64) -> [u32; 2] {
 }
 
 impl Random {
-    /// The stream of `image` (the hash of its content) in `epoch`.
+    /// The stream of `image` (the hash of its content, or its number) in `epoch`.
     ///
     /// Philox under the seed turns (image, epoch) into 128 bits, a bijection of the two: half of them key the
     /// stream, the others are half of its counter.
