@@ -7,11 +7,9 @@ use crate::{column, configuration, log, pictures};
 
 /// Trains adapters of `kind` for a few steps; -> the file that was exported.
 fn trained(folder: &Folder, models: &str, kind: &str) -> String {
-    let more = format!(
-        "cleaner = \"none\"\n[train]\nrecipe = \"paper\"\nsteps = 4\nbatch = 1\nlearning-rate = 1e-3\n\
-         [objective]\ntarget = \"adapters\"\nreward-weight = 0.0\n[log]\nevery = 1"
-    );
-    let config = configuration(folder, kind, &more);
+    let more = "cleaner = \"none\"\n[train]\nrecipe = \"paper\"\nsteps = 4\nbatch = 1\nlearning-rate = 1e-3\n\
+         [objective]\ntarget = \"adapters\"\nreward-weight = 0.0\n[log]\nevery = 1";
+    let config = configuration(folder, kind, more);
     let (output, export) = (folder.text(kind), folder.text(&format!("{kind}.safetensors")));
     let adapter = format!("model.adapter='{kind}'");
     tasr_ok(&[

@@ -40,13 +40,14 @@ struct Adapter {
 
 /// What lies between the first and the last convolution.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are thirteen, made once")]
 enum Body {
     Convolutions {
         norm2: GroupNorm,
         /// M -> M/2, not in the article's
         conv2: Option<Conv>,
     },
-    Transformer(Box<Transformer>),
+    Transformer(Transformer),
 }
 
 /// All adapters, in the order in which the decoder meets them.
@@ -181,7 +182,7 @@ impl Adapter {
                 norm1,
                 conv1: Conv::load(&first, inputs, width, 1)?,
                 embedding,
-                body: Body::Transformer(Box::new(Transformer::load(&scope.sub("transformer"), width)?)),
+                body: Body::Transformer(Transformer::load(&scope.sub("transformer"), width)?),
                 last: Conv::load(&last, width, 1, 3)?,
             });
         }
