@@ -50,12 +50,17 @@ fn without_weights_the_carried_system_upscales() {
     image::RgbImage::from_fn(16, 12, |x, y| image::Rgb([(x * 15) as u8, (y * 20) as u8, 90]))
         .save(folder.path("a.png"))
         .expect("writes");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tasr"));
-    command.args(["upscale", &folder.text("a.png"), "-o", &folder.text("b.png"), "--steps", "1"]);
-    for variable in ["XDG_DATA_HOME", "HOME", "LOCALAPPDATA"] {
-        command.env(variable, folder.text("home"));
-    }
-    let done = command.env_remove("TASR_MODELS").output().expect("starts");
+    let upscale = |output: &str, more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tasr"));
+        command
+            .args(["upscale", &folder.text("a.png"), "-o", &folder.text(output), "--steps", "1"])
+            .args(more);
+        for variable in ["XDG_DATA_HOME", "HOME", "LOCALAPPDATA"] {
+            command.env(variable, folder.text("home"));
+        }
+        command.env_remove("TASR_MODELS").output().expect("starts")
+    };
+    let done = upscale("b.png", &[]);
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     match mini::files() {
         Some(bytes) => {
@@ -63,6 +68,17 @@ fn without_weights_the_carried_system_upscales() {
             assert_eq!(said.matches("no weights are given").count(), 1, "{said}");
             assert_eq!(image::open(folder.path("b.png")).expect("opens").to_rgb8().dimensions(), (64, 48));
             assert!(bytes.iter().map(|held| held.len()).sum::<usize>() <= 20_000_000);
+            // Its autoencoder is small: where nothing else is asked for, only fine detail comes from it.
+            let levels = |levels: &str| {
+                assert!(
+                    upscale(levels, &["--format", "png", "--color-levels", levels.trim_end_matches(".png")])
+                        .status
+                        .success()
+                );
+                image::open(folder.path(levels)).expect("opens").to_rgb8()
+            };
+            let own = image::open(folder.path("b.png")).expect("opens").to_rgb8();
+            assert!(own == levels("2.png") && own != levels("5.png"));
         }
         None => assert!(done.status.code() == Some(4) && said.contains("tasr synth"), "{said}"),
     }
