@@ -12,7 +12,8 @@ pub mod text;
 pub mod unet;
 pub mod vae;
 
-pub use adapters::{Adapters, Variant};
+pub use crate::nn::Variant;
+pub use adapters::Adapters;
 pub use config::{Conditioning, DenoiserConfig, RrdbConfig, SwinConfig, TextConfig, VaeConfig};
 pub use controlnet::ControlNet;
 pub use rrdbnet::RrdbNet;

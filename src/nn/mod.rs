@@ -3,8 +3,10 @@
 mod layers;
 mod parameters;
 mod scope;
+mod variant;
 
 pub use layers::{Conv, GroupNorm, LayerNorm, Linear};
 pub(crate) use parameters::layers;
 pub use parameters::{Gathered, Layer, Parameter, Slot, Trained, Visit};
 pub use scope::{Scope, Source};
+pub use variant::Variant;

@@ -5,7 +5,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::names::{count_of, number_after, unet};
-use crate::models::Variant;
+use crate::nn::Variant;
 
 /// Names under construction.
 struct Names(Vec<String>);

@@ -8,7 +8,7 @@ use super::dtype::Dtype;
 use super::expected;
 use super::names::{self, rrdbnet};
 use crate::error::Result;
-use crate::models::Variant;
+use crate::nn::Variant;
 
 pub use super::names::rrdbnet::Naming;
 

@@ -16,11 +16,9 @@ mod tests;
 mod transformer;
 mod variant;
 
-pub use variant::Variant;
-
 use super::config::{DenoiserConfig, HEAD_WIDTH};
 use crate::error::{Error, Result};
-use crate::nn::{Conv, GroupNorm, Layer, Linear, Scope, Visit, layers};
+use crate::nn::{Conv, GroupNorm, Layer, Linear, Scope, Variant, Visit, layers};
 use crate::ops::adapter_gate::{Gate, adapter_gate};
 use crate::ops::conv2d::Conv2d;
 use crate::ops::elementwise::pointwise;
