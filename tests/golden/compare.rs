@@ -244,6 +244,9 @@ impl fmt::Display for Comparison {
         if !self.not_built.is_empty() {
             writeln!(f, "    NOT BUILT, so not compared: {}", self.not_built.join(", "))?;
         }
+        for picture in self.rows.iter().filter(|row| row.passed() && row.name.ends_with("dB)")) {
+            writeln!(f, "    {}", picture.name)?;
+        }
         match worst.map(|row| (&row.error, row)) {
             Some((Ok(error), row)) => {
                 write!(
