@@ -40,10 +40,10 @@ Stages 1 (the ControlNet) and 2 (ControlNet and adapters) fine-tune what stands 
 that system from nothing, in the size of model.preset: stage1 the RRDBNet, vae the autoencoder, unet the denoiser on
 latents of the autoencoder in model.sd.
 
-The article's ablations are settings: what learns (objective.target; model.adapter none gives the ControlNet both
-losses), what the adapters are (model.adapter no-timestep, transformer), which losses work (objective.pixel-weight or
-reward-weight 0) and on which timesteps (pixel-steps and reward-steps [0, 999]: everywhere; [0, 200] and [0, 800]:
-inverse).
+The article's ablations are settings: what learns (objective.target; what is trained alone gets every loss, as the
+ControlNet with model.adapter none does), what the adapters are (model.adapter no-timestep, transformer), which losses
+work (objective.pixel-weight or reward-weight 0) and on which timesteps (pixel-steps and reward-steps [0, 999]:
+everywhere; [0, 200] and [0, 800]: inverse).
 
 Examples:
   tasr train --config train.toml --stage 1
