@@ -46,6 +46,13 @@ fn stage1_learns_to_clean() {
 }
 
 #[test]
+fn stage1_learns_by_squares() {
+    let settings = "steps = 60\nbatch = 4\nlearning-rate = 2e-3\n[objective]\nl1-weight = 0\nl2-weight = 1";
+    let (first, last) = learnt("stage1", "l2", settings);
+    assert!(4.0 * last < first, "the loss fell from {first} to {last}");
+}
+
+#[test]
 fn the_autoencoder_learns_pictures() {
     let (first, last) =
         learnt("vae", "l1", "steps = 30\nbatch = 2\nlearning-rate = 2e-3\nwarmup = 5\nclip-norm = 1.0");

@@ -38,7 +38,7 @@ pub struct Config {
     pub ema: Option<f64>,
     pub checkpointing: bool,
     pub losses: Losses,
-    /// of stage vae
+    /// of stages stage1 and vae
     pub reconstruction: Reconstruction,
     pub pictures: Vec<PathBuf>,
     pub data: DataOptions,
@@ -66,9 +66,10 @@ pub struct Losses {
     pub published_x0: bool,
 }
 
-/// What the autoencoder minimises beside the L1 of its images.
+/// Weights of what RRDBNet (L1 and L2 of its pictures) and autoencoder (all) minimise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reconstruction {
+    pub l1: f64,
     pub l2: f64,
     pub gradient: f64,
     pub kl: f64,
@@ -76,9 +77,20 @@ pub struct Reconstruction {
 
 impl Reconstruction {
     /// The weight of the divergence is that of latent diffusion models, whose losses are sums.
-    fn of(objective: &ObjectiveSettings) -> Result<Self> {
+    fn of(objective: &ObjectiveSettings, stage: Stage) -> Result<Self> {
+        let squares = if stage == Stage::Vae { 1.0 } else { 0.0 };
+        let l1 = checked("objective.l1-weight", objective.l1_weight.unwrap_or(1.0), 0.0, 1e6)?;
+        let l2 = checked("objective.l2-weight", objective.l2_weight.unwrap_or(squares), 0.0, 1e6)?;
+        if l1 + l2 == 0.0 {
+            return Err(wrong(
+                "objective.l1-weight",
+                "it and objective.l2-weight are 0, so that nothing is learnt".to_string(),
+                "give one of them a weight above 0",
+            ));
+        }
         Ok(Reconstruction {
-            l2: checked("objective.l2-weight", objective.l2_weight.unwrap_or(1.0), 0.0, 1e6)?,
+            l1,
+            l2,
             gradient: checked(
                 "objective.gradient-weight",
                 objective.gradient_weight.unwrap_or(0.5),
@@ -183,7 +195,7 @@ impl Settings {
             (Recipe::Official, _) => 5e-6,
             (Recipe::Paper, _) => 1e-5,
         };
-        let reconstruction = Reconstruction::of(&objective)?;
+        let reconstruction = Reconstruction::of(&objective, stage)?;
         let own = Losses::of(recipe, stage);
         let losses = Losses {
             target: objective.target.unwrap_or(own.target),

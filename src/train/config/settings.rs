@@ -51,7 +51,7 @@ overlay! {
     }
     ObjectiveSettings {
         target, adapter_every, controlnet_steps, adapter_steps, pixel_weight, pixel_steps, reward_weight,
-        reward_steps, reward, published_x0, l2_weight, gradient_weight, kl_weight
+        reward_steps, reward, published_x0, l1_weight, l2_weight, gradient_weight, kl_weight
     }
     DataSettings {
         prompts, prompt_dropout, size, crop, flip, cleaner, workers, latent_cache; lists pictures
@@ -211,7 +211,9 @@ pub struct ObjectiveSettings {
     pub reward: Option<RewardKind>,
     /// the published formula of the predicted image instead of Eq. 4
     pub published_x0: Option<bool>,
-    /// of stage vae: weight of the mean squared error beside the L1
+    /// of stages stage1 and vae: weight of the mean absolute error, default 1
+    pub l1_weight: Option<f64>,
+    /// of stages stage1 and vae: weight of the mean squared error, default 0 in stage1 and 1 in vae
     pub l2_weight: Option<f64>,
     /// of stage vae: weight of the L1 of differences between neighbours
     pub gradient_weight: Option<f64>,

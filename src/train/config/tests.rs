@@ -112,6 +112,7 @@ fn what_cannot_be_is_refused_by_its_key() {
         ("[train]\nstage = 3", "train.stage"),
         ("[train]\nstage = 1\n[objective]\ntarget = \"both\"", "objective.target"),
         ("[objective]\nreward-steps = [0, 1000]", "objective.reward-steps"),
+        ("[train]\nstage = \"stage1\"\n[objective]\nl1-weight = 0", "objective.l1-weight"),
         ("[data]\nsize = 100", "data.size"),
         ("[degradation]\nnoise = [0, 9]", "degradation.noise"),
         ("[degradation]\nrecipe = \"bicubic\"", "degradation.recipe"),

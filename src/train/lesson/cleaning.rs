@@ -1,7 +1,8 @@
-//! Stage `stage1`: the RRDBNet learns to undo degradations, by the mean absolute error of its pictures.
+//! Stage `stage1`: the RRDBNet learns to undo degradations, by the mean absolute error of its pictures, the squared
+//! one, or both.
 
 use super::scratch::{Scratch, sizes};
-use super::terms::{absolute, learn};
+use super::terms::{errors, learn};
 use super::{Lesson, Told, needs_size};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::ops::Cx;
 use crate::ops::elementwise::combine;
 use crate::tensor::Tensor;
 use crate::train::batch::images;
-use crate::train::config::Config;
+use crate::train::config::{Config, Reconstruction};
 use crate::train::data::Sample;
 use crate::train::degrade::Image;
 use crate::train::optimizer::{Learner, Learning};
@@ -21,6 +22,7 @@ use crate::weights::{Checkpoint, CheckpointSource};
 /// The RRDBNet in training.
 pub struct Cleaning {
     learner: Learner<RrdbNet>,
+    weights: Reconstruction,
 }
 
 impl Cleaning {
@@ -42,7 +44,8 @@ impl Cleaning {
         let gathered = Gathered::default();
         let network = RrdbNet::load(&Scope::new(cx, source, "").training(&gathered), &rrdb)?;
         start.map_or(Ok(()), |start| start.finish(&[""]))?;
-        Ok(Cleaning { learner: Learner::new(cx, Trained::new(network, gathered)?)? })
+        let learner = Learner::new(cx, Trained::new(network, gathered)?)?;
+        Ok(Cleaning { learner, weights: config.reconstruction })
     }
 }
 
@@ -63,7 +66,7 @@ impl Lesson for Cleaning {
         self.learner.trained.watch(tape);
         let found = self.learner.trained.network.forward(cx, &low)?;
         let difference = combine(cx, &[(1.0, &found), (-1.0, &high)], 0.0)?;
-        learn(cx, vec![absolute(cx, "l1", &difference, 1.0)?])
+        learn(cx, errors(cx, &difference, &self.weights)?)
     }
 
     fn restored(&self, cx: &Cx, sample: &Sample) -> Result<Tensor> {

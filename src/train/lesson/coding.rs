@@ -3,7 +3,7 @@
 //! latent diffusion models have it: a sum over latents beside a sum over pixels.
 
 use super::scratch::{Held, Scratch, sizes};
-use super::terms::{Edges, absolute, given, learn, square};
+use super::terms::{Edges, absolute, errors, given, learn};
 use super::{Lesson, Told, needs_size};
 use crate::autograd::Gradients;
 use crate::error::{Error, Result};
@@ -123,10 +123,7 @@ impl Lesson for Coding<'_> {
         let found = vae.decode(cx, &posterior(cx, &moments, Some(&noise), LATENT_SCALE)?)?;
         let difference = combine(cx, &[(1.0, &found), (-1.0, &target)], 0.0)?;
         let weights = &self.config.reconstruction;
-        let mut terms = vec![absolute(cx, "l1", &difference, 1.0)?];
-        if weights.l2 > 0.0 {
-            terms.push(square(cx, "l2", &difference, weights.l2)?);
-        }
+        let mut terms = errors(cx, &difference, weights)?;
         if weights.gradient > 0.0 {
             terms.push(absolute(cx, "gradient", &self.edges.of(cx, &difference)?, weights.gradient)?);
         }

@@ -10,6 +10,7 @@ use crate::ops::elementwise::{cast, combine, pointwise};
 use crate::ops::sums::column_sums;
 use crate::ops::{Activation, Cx, Epilogue, Segments};
 use crate::tensor::{DType, Tensor};
+use crate::train::config::Reconstruction;
 
 /// Columns in which a long row of values is added up.
 const COLUMNS: usize = 64;
@@ -55,6 +56,18 @@ pub fn square(cx: &Cx, name: &'static str, difference: &Tensor, weight: f64) -> 
     let gradient = combine(plain, &[((2.0 * weight / count) as f32, &inner)], 0.0)?;
     let norm = gradient_norm(plain, &[&inner], 1.0)?;
     Ok(Term { name, weight, of: difference.clone(), gradient, value: Value::Square(norm, 1.0 / count) })
+}
+
+/// L1 and L2 of `difference`, those that have a weight.
+pub fn errors(cx: &Cx, difference: &Tensor, weights: &Reconstruction) -> Result<Vec<Term>> {
+    let mut terms = Vec::new();
+    if weights.l1 > 0.0 {
+        terms.push(absolute(cx, "l1", difference, weights.l1)?);
+    }
+    if weights.l2 > 0.0 {
+        terms.push(square(cx, "l2", difference, weights.l2)?);
+    }
+    Ok(terms)
 }
 
 /// A term whose gradient in `of` is given, and whose value the host computes; `weight` is of the value only.
