@@ -50,6 +50,14 @@ impl<'a> Scope<'a> {
         Scope { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
+    /// The same in another context: for a network with an element type of its own.
+    pub fn with_context<'b>(&self, cx: &'b Cx) -> Scope<'b>
+    where
+        'a: 'b,
+    {
+        Scope { cx, ..self.clone() }
+    }
+
     /// The same, with every weight loaded as a trainable one that `gathered` gets the master of.
     pub fn training(self, gathered: &'a Gathered) -> Self {
         Scope { gathered: Some(gathered), ..self }

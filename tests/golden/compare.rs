@@ -93,11 +93,22 @@ impl Comparison {
         found: (Vec<usize>, Vec<f32>),
         tolerance: f32,
     ) -> Result<()> {
+        let widened = half_tolerance(place::context()?.dtype(), case);
+        self.check_f32(case, name, found, tolerance.max(widened))
+    }
+
+    /// The same for what is computed in f32 whatever the networks are.
+    pub fn check_f32(
+        &mut self,
+        case: &Case,
+        name: &str,
+        found: (Vec<usize>, Vec<f32>),
+        tolerance: f32,
+    ) -> Result<()> {
         if !case.has(name) {
             return Ok(());
         }
         let tolerance = if case.is_half(name) { tolerance.max(LOOSE) } else { tolerance };
-        let tolerance = tolerance.max(half_tolerance(place::context()?.dtype(), case));
         let golden = case.values(name)?;
         self.rows.push(Row { name: name.into(), error: largest(&found, &golden), tolerance });
         Ok(())

@@ -50,8 +50,8 @@ fn with_reference(
         similarities.push(ssim(a, b, (h, w), Channels::Ycbcr)? as f32);
     }
     // A thousandth of a decibel, and of similarity, would hide a wrong colour space: these are exact formulas.
-    comparison.check(case, "psnr", (vec![n], ratios), 1e-5)?;
-    comparison.check(case, "ssim", (vec![n], similarities), 1e-5)
+    comparison.check_f32(case, "psnr", (vec![n], ratios), 1e-5)?;
+    comparison.check_f32(case, "ssim", (vec![n], similarities), 1e-5)
 }
 
 fn clip_iqa(case: &Case, cx: &Cx, image: &Tensor, comparison: &mut Comparison) -> Result<()> {
@@ -59,15 +59,20 @@ fn clip_iqa(case: &Case, cx: &Cx, image: &Tensor, comparison: &mut Comparison) -
     let metric = ClipIqa::load(&scope, &ClipConfig::default(), Prompts::Five)?;
     let texts = metric.texts();
     let n = image.shape()[0];
-    comparison.check(case, "clipiqa.text", (vec![texts.len(), texts[0].len()], texts.concat()), TOLERANCE)?;
+    comparison.check_f32(
+        case,
+        "clipiqa.text",
+        (vec![texts.len(), texts[0].len()], texts.concat()),
+        TOLERANCE,
+    )?;
     let pairs = metric.pairs(cx, image)?;
-    comparison.check(case, "clipiqa.pairs", (vec![n, pairs[0].len()], pairs.concat()), TOLERANCE)?;
+    comparison.check_f32(case, "clipiqa.pairs", (vec![n, pairs[0].len()], pairs.concat()), TOLERANCE)?;
 
     let taped = cx.with_tape();
     let tape = taped.tape().ok_or_else(|| Error::internal("a context with a tape"))?;
     let input = tape.variable(image);
     let scores = metric.score(&taped, &input)?;
-    comparison.check(case, "clipiqa", (vec![n, 1], scores.to_f32()?), TOLERANCE)?;
+    comparison.check_f32(case, "clipiqa", (vec![n, 1], scores.to_f32()?), TOLERANCE)?;
     let seed = Tensor::from_f32(cx.device(), &vec![1.0 / n as f32; n], [n])?;
     let gradients = tape.backward(&taped, vec![(&scores, seed)])?;
     let gradient = gradients.of(&input).ok_or_else(|| Error::internal("no gradient reached the image"))?;
