@@ -135,11 +135,6 @@ pub fn run(args: Args) -> Result<()> {
         },
         storage,
     );
-    if device.target() == Target::Cpu && dtype == DType::BF16 {
-        return Err(Error::usage("the CPU trains in f32 only")
-            .at("--dtype")
-            .fix("leave it out, or train in bf16 on a GPU"));
-    }
     let cx = Cx::new(device, dtype)?;
     let available = match cx.device().target() {
         Target::Cpu if !args.ignore_memory => Memory::find().available,

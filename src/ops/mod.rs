@@ -14,6 +14,7 @@ pub(crate) mod host;
 mod segments;
 mod specialised;
 mod weights;
+mod widened;
 
 pub mod adamw;
 pub mod adapter_gate;

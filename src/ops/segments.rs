@@ -82,6 +82,17 @@ impl<'a> Segments<'a> {
 pub struct OwnedSegments(Vec<(Tensor, Option<Tensor>)>);
 
 impl OwnedSegments {
+    /// Every tensor replaced by what `to` makes of it.
+    ///
+    /// # Errors
+    /// Those of `to`.
+    pub fn map(self, to: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let part = |(tensor, plus): (Tensor, Option<Tensor>)| {
+            Ok((to(&tensor)?, plus.as_ref().map(&to).transpose()?))
+        };
+        self.0.into_iter().map(part).collect::<Result<_>>().map(OwnedSegments)
+    }
+
     pub fn view(&self) -> Segments<'_> {
         Segments {
             parts: self.0.iter().map(|(tensor, plus)| Segment { tensor, plus: plus.as_ref() }).collect(),

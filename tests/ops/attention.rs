@@ -141,9 +141,8 @@ fn separate_gradients(sizes: Sizes) {
     let Sizes { n, l, m, heads, width, causal } = sizes;
     let (mut random, all) = (Random::new((l * 31 + m) as u64), heads * width);
     let inputs = [l, m, m, l].map(|rows| random.array(&[n, rows, all])).to_vec();
-    let trial = Trial::new(format!("gradients, {sizes:?}"), inputs, l.max(m))
-        .magnified((width as f64).sqrt())
-        .training();
+    let trial =
+        Trial::new(format!("gradients, {sizes:?}"), inputs, l.max(m)).magnified((width as f64).sqrt());
     run(
         &trial,
         |cx, inputs| {
@@ -162,7 +161,7 @@ fn joint_gradients(sizes: Sizes, row: usize, offsets: [usize; 3]) {
     let (mut random, all) = (Random::new((l * 31 + row) as u64), heads * width);
     let inputs = vec![random.array(&[n, l, row]), random.array(&[n, l, all])];
     let name = format!("gradients in one of {row} columns, {sizes:?}");
-    let trial = Trial::new(name, inputs, l).magnified((width as f64).sqrt()).training();
+    let trial = Trial::new(name, inputs, l).magnified((width as f64).sqrt());
     run(
         &trial,
         |cx, inputs| {

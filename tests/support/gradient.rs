@@ -30,8 +30,7 @@ pub fn check_gradients(
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
     for (name, dtypes) in targets(trial) {
-        // The CPU trains in f32 only.
-        for dtype in dtypes.into_iter().filter(|dtype| name != "cpu" || *dtype == DType::F32) {
+        for dtype in dtypes {
             let label = format!("gradient of {} on {name} in {}", trial.name, dtype.name());
             let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
             let check = Check { trial, label: &label, device: &name, dtype, inputs: &inputs };

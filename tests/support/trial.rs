@@ -21,24 +21,17 @@ pub struct Trial {
     pub terms: usize,
     /// how much the computation magnifies the rounding of its inputs
     pub magnification: f64,
-    /// gradients are computed, which the CPU has in f32 only
-    pub trains: bool,
     /// tried on the emulator too
     pub emulated: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0, trains: false, emulated: false }
+        Trial { name: name.into(), inputs, terms, magnification: 1.0, emulated: false }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {
         Trial { magnification, ..self }
-    }
-
-    /// The op differentiates: on the CPU it is tried in f32 only.
-    pub fn training(self) -> Self {
-        Trial { trains: true, ..self }
     }
 
     /// The emulator tries it too, in builds that have it: for small inputs, since it takes an access at a time.
@@ -140,8 +133,7 @@ pub fn run(
     oracle: impl Fn(&[Array]) -> Vec<Array>,
 ) {
     for (name, dtypes) in targets(trial) {
-        let computes = |dtype: &DType| !(trial.trains && name == "cpu") || *dtype == DType::F32;
-        for dtype in dtypes.into_iter().filter(computes) {
+        for dtype in dtypes {
             let label = format!("{} on {name} in {}", trial.name, dtype.name());
             if let Err(error) = run_on(trial, &label, &name, dtype, &op, &oracle) {
                 panic!("{label}: {error}");

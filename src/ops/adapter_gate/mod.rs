@@ -7,7 +7,7 @@ pub mod plan;
 use super::calls::{Call, note};
 use super::conv2d::{Conv2d, ConvWeight, Padding, conv2d};
 use super::elementwise::cast;
-use super::{Accumulate, Cx, Epilogue};
+use super::{Accumulate, Cx, Epilogue, widened};
 use crate::autograd::Gradients;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
@@ -118,6 +118,11 @@ fn inject_gradient(
     (map, residual): (&Tensor, &Tensor),
     gradient: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
+    if widened::applies(cx, residual.dtype()) {
+        let [residual, gradient] = [widened::wide(cx, residual)?, widened::wide(cx, gradient)?];
+        let (logits, result) = inject_gradient(cx, gate, (map, &residual), &gradient)?;
+        return Ok((logits, widened::narrow(cx, &result)?));
+    }
     let mut logits = cx.allocate(map.shape(), DType::F32)?;
     let mut result = cx.allocate(residual.shape(), residual.dtype())?;
     match cx.device() {

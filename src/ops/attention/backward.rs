@@ -7,9 +7,9 @@
 use super::{Geometry, Heads, cpu_backward, cuda};
 use crate::autograd::Gradients;
 use crate::device::{Device, Target};
-use crate::error::Result;
-use crate::ops::{Accumulate, Cx};
-use crate::tensor::{DType, NodeId, Tensor};
+use crate::error::{Error, Result};
+use crate::ops::{Accumulate, Cx, widened};
+use crate::tensor::{DType, NodeId, Tensor, TensorMut};
 
 /// What the backward pass needs of a forward one.
 pub struct Saved {
@@ -22,6 +22,27 @@ pub struct Saved {
 }
 
 impl Saved {
+    /// The same in f32. A tensor that several operands are columns of is copied once.
+    fn wide(&self, cx: &Cx) -> Result<Self> {
+        let [q, k, v] = &self.operands;
+        let copy = |(tensor, offset): &(Tensor, usize)| Ok::<_, Error>((widened::wide(cx, tensor)?, *offset));
+        let copy_or = |operand: &(Tensor, usize), (other, wide): (&Tensor, &Tensor)| match operand.0.node() {
+            Some(node) if other.node() == Some(node) && other.shape() == operand.0.shape() => {
+                Ok((wide.clone(), operand.1))
+            }
+            _ => copy(operand),
+        };
+        let first = copy(q)?;
+        let second = copy_or(k, (&q.0, &first.0))?;
+        let third = copy_or(v, (&k.0, &second.0))?;
+        Ok(Saved {
+            geometry: self.geometry,
+            operands: [first, second, third],
+            result: widened::wide(cx, &self.result)?,
+            sum_log: self.sum_log.clone(),
+        })
+    }
+
     pub fn heads(&self) -> [Heads<'_>; 3] {
         [0, 1, 2].map(|i| Heads::new(&self.operands[i].0, self.operands[i].1))
     }
@@ -74,8 +95,27 @@ pub fn backward(cx: &Cx, saved: &Saved, gradient: &Tensor, gradients: &mut Gradi
         Some(Columns { value, row: tensor.shape().last(), offset: *offset })
     });
     let (tensors, places) = layout(wanted, all);
+    let made = operand_gradients(cx, saved, gradient, (&tensors, places))?;
+    for (gradient, (operand, _)) in made.into_iter().zip(tensors) {
+        gradients.add(cx, &saved.operands[operand].0, gradient)?;
+    }
+    Ok(())
+}
+
+/// The tensors of [`layout`], filled.
+fn operand_gradients(
+    cx: &Cx,
+    saved: &Saved,
+    gradient: &Tensor,
+    (tensors, places): (&[(usize, bool)], [Option<Place>; 3]),
+) -> Result<Vec<Tensor>> {
+    if widened::applies(cx, gradient.dtype()) {
+        let (saved, gradient) = (saved.wide(cx)?, widened::wide(cx, gradient)?);
+        let made = operand_gradients(cx, &saved, &gradient, (tensors, places))?;
+        return made.iter().map(|tensor| widened::narrow(cx, tensor)).collect();
+    }
     let mut made = Vec::new();
-    for &(operand, filled) in &tensors {
+    for &(operand, filled) in tensors {
         let like = &saved.operands[operand].0;
         let mut tensor = cx.allocate(like.shape(), like.dtype())?;
         if !filled {
@@ -105,10 +145,7 @@ pub fn backward(cx: &Cx, saved: &Saved, gradient: &Tensor, gradients: &mut Gradi
         Device::Gpu(gpu) => cuda::backward(gpu, saved, gradient, &mut products, (&mut made, places))?,
         Device::Plan(_) => {}
     }
-    for (tensor, (operand, _)) in made.into_iter().zip(tensors) {
-        gradients.add(cx, &saved.operands[operand].0, tensor.freeze())?;
-    }
-    Ok(())
+    Ok(made.into_iter().map(TensorMut::freeze).collect())
 }
 
 #[cfg(test)]

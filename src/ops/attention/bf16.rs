@@ -84,19 +84,21 @@ fn pack_values(g: &Geometry, values: Operand, out: &mut [bf16]) {
     });
 }
 
+/// Attention, and the log-sum-exp of the scaled scores [n, heads, l] where it is wanted.
 pub fn attention(
     cpu: &Cpu,
     g: &Geometry,
     (q, k, v): (Heads, Heads, Heads),
     scratch: &mut [f32],
-    result: &mut [bf16],
+    (result, sum_log): (&mut [bf16], Option<&mut [f32]>),
 ) -> Result<()> {
     let (q, k, v) = (Operand::new(&q)?, Operand::new(&k)?, Operand::new(&v)?);
     let (keys, values) = bytemuck::cast_slice_mut(scratch).split_at_mut(self::scratch(g));
     pack_keys(g, k, keys);
     pack_values(g, v, values);
     let (tiles, all) = (g.l.div_ceil(QUERIES), g.heads * g.width);
-    let result = Shared::new(result);
+    assert!(sum_log.as_ref().is_none_or(|sums| sums.len() == g.n * g.heads * g.l));
+    let (result, sum_log) = (Shared::new(result), sum_log.map(Shared::new));
     let (keys, values) = (&*keys, &*values);
     (0..g.n * g.heads * tiles).into_par_iter().for_each_init(
         || Tile::new(g, Kernel::of(cpu.unit())),
@@ -105,9 +107,14 @@ pub fn attention(
             let (n, column) = (head / g.heads, head % g.heads * g.width);
             let rows = QUERIES.min(g.l - first);
             tile.load(|row| q.row(n, first + row, column, g.width), rows);
-            let head = |packed: &'_ [bf16]| head * packed.len() / (g.n * g.heads);
-            tile.run(&keys[head(keys)..], &values[head(values)..], first, rows);
+            let start = |packed: &'_ [bf16]| head * packed.len() / (g.n * g.heads);
+            tile.run(&keys[start(keys)..], &values[start(values)..], first, rows);
             for row in 0..rows {
+                if let Some(sums) = sum_log {
+                    // SAFETY: as below, for a tensor [n, heads, l].
+                    let place = unsafe { sums.slice(head * g.l + first + row, 1) };
+                    place[0] = tile.sum_log(row);
+                }
                 // SAFETY: no other task has these rows of this head, and `result` is borrowed throughout.
                 let line = unsafe { result.slice((n * g.l + first + row) * all + column, g.width) };
                 tile.finish(row, line);
@@ -231,6 +238,11 @@ impl<'a> Tile<'a> {
         if fade != 1.0 {
             self.sums[row * self.width..][..self.width].iter_mut().for_each(|v| *v *= fade);
         }
+    }
+
+    /// The natural logarithm of the sum of exponentials of a row's scores.
+    fn sum_log(&self, row: usize) -> f32 {
+        self.largest[row] * std::f32::consts::LN_2 + self.weight[row].ln()
     }
 
     fn finish(&mut self, row: usize, line: &mut [bf16]) {

@@ -85,11 +85,10 @@ pub fn attention(
     };
     let mut scratch = cx.allocate([scratch], DType::F32)?;
     match cx.device() {
-        Device::Cpu(_) if q.tensor.dtype() == DType::BF16 && tracked => {
-            return Err(Error::internal("attention in bf16 cannot be differentiated on the cpu"));
-        }
         Device::Cpu(cpu) if q.tensor.dtype() == DType::BF16 => {
-            bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, result.host_mut()?)?;
+            let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;
+            let out = (result.host_mut()?, sum_log);
+            bf16::attention(cpu, &geometry, (q, k, v), scratch.host_mut()?, out)?;
         }
         Device::Cpu(_) => {
             let sum_log = sum_log.as_mut().map(|sums| sums.host_mut()).transpose()?;

@@ -6,7 +6,7 @@ use crate::device::Target;
 use crate::error::Result;
 use crate::ops::elementwise::split_into;
 use crate::ops::group_norm::{Affine, affine_gradient};
-use crate::ops::{Accumulate, Cx, Epilogue, OwnedEpilogue, OwnedSegments};
+use crate::ops::{Accumulate, Cx, Epilogue, OwnedEpilogue, OwnedSegments, widened};
 use crate::tensor::{DType, Tensor};
 
 /// What the backward of a convolution keeps.
@@ -77,6 +77,10 @@ fn input_gradient(
     if cx.device().target() == Target::Gpu {
         return cuda_backward::input_gradient(cx, geometry, weight, gradient, scale);
     }
+    if widened::applies(cx, gradient.dtype()) {
+        let (weight, gradient) = (weight.wide(cx)?, widened::wide(cx, gradient)?);
+        return widened::narrow(cx, &input_gradient(cx, geometry, &weight, &gradient, scale)?);
+    }
     let &Geometry { n, h, w, c, .. } = geometry;
     let mut result = cx.allocate([n, h, w, c], gradient.dtype())?;
     let mut scratch = cx.allocate([cpu_backward::input_scratch(geometry, weight)], DType::F32)?;
@@ -97,6 +101,11 @@ fn weight_gradient(
 ) -> Result<Tensor> {
     if cx.device().target() == Target::Gpu {
         return cuda_backward::weight_gradient(cx, geometry, conv, gradient, scale);
+    }
+    if widened::applies(cx, gradient.dtype()) {
+        let input = widened::wide_segments(cx, &conv.input)?;
+        let conv = Conv2d { input: input.view(), ..conv.clone() };
+        return weight_gradient(cx, geometry, &conv, &widened::wide(cx, gradient)?, scale);
     }
     let &Geometry { c, o, kernel, .. } = geometry;
     let mut result = cx.allocate([o, c, kernel, kernel], DType::F32)?;

@@ -102,6 +102,18 @@ impl ConvWeight {
         ConvWeight { packed: self.packed.with_node(node), ..*self }
     }
 
+    /// A copy of bf16 weights on the CPU in f32, packed for f32: what backward passes multiply by.
+    pub(super) fn wide(&self, cx: &Cx) -> Result<Self> {
+        let sizes @ [o, c, taps] = [self.outputs, self.inputs, self.kernel * self.kernel];
+        let mut packed = cx.allocate([o * c * taps], DType::F32)?;
+        if let Device::Cpu(_) = cx.device() {
+            let mut values = vec![0.0; o * c * taps];
+            bf16::layout(o, c, taps).unpack(self.packed.host()?, &mut values);
+            pack_on_host(&values, sizes, self.algorithm, packed.host_mut()?);
+        }
+        Ok(ConvWeight { packed: packed.freeze(), ..*self })
+    }
+
     /// Packs `master`, f32 [O, C, k, k], again in place, which an optimiser has changed.
     ///
     /// # Errors

@@ -7,13 +7,18 @@ use super::cuda_backward;
 use crate::autograd::Gradients;
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::host::element::with_element;
 use crate::ops::host::math::vectorised;
 use crate::ops::host::rows::multiply_by_slope;
-use crate::ops::{Accumulate, Activation, Cx, Segments};
+use crate::ops::{Accumulate, Activation, Cx, Segments, widened};
 use crate::tensor::Tensor;
 
 /// The gradient of `activation(x)` in x: `gradient * activation'(x)`.
 pub fn pointwise_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, activation: Activation) -> Result<Tensor> {
+    if widened::applies(cx, x.dtype()) {
+        let [x, gradient] = [widened::wide(cx, x)?, widened::wide(cx, gradient)?];
+        return widened::narrow(cx, &pointwise_gradient(cx, &x, &gradient, activation)?);
+    }
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {
@@ -42,17 +47,16 @@ pub fn slice_channels(cx: &Cx, x: &Tensor, first: usize, count: usize) -> Result
     }
     let mut result = cx.allocate(x.shape().with_last(count), x.dtype())?;
     match cx.device() {
-        Device::Cpu(_) => {
+        Device::Cpu(_) => with_element!(x.dtype(), T => {
             const ROWS: usize = 256;
-            let rows = x.host::<f32>()?.par_chunks(c * ROWS);
-            result.host_mut::<f32>()?.par_chunks_mut(count.max(1) * ROWS).zip(rows).for_each(
-                |(out, rows)| {
-                    for (line, row) in out.chunks_exact_mut(count.max(1)).zip(rows.chunks_exact(c)) {
-                        line.copy_from_slice(&row[first..][..count]);
-                    }
-                },
-            );
-        }
+            let rows = x.host::<T>()?.par_chunks(c * ROWS);
+            result.host_mut::<T>()?.par_chunks_mut(count.max(1) * ROWS).zip(rows).for_each(|(out, rows)| {
+                for (line, row) in out.chunks_exact_mut(count.max(1)).zip(rows.chunks_exact(c)) {
+                    line.copy_from_slice(&row[first..][..count]);
+                }
+            });
+            Ok(())
+        })?,
         Device::Gpu(gpu) => cuda_backward::slice_channels(gpu, x, first, &mut result)?,
         Device::Plan(_) => {}
     }

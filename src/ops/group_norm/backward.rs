@@ -10,7 +10,8 @@ use crate::autograd::Gradients;
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::ops::elementwise::{slice_channels, split_into};
-use crate::ops::{Accumulate, Activation, Cx, OwnedSegments, Segment, Segments, sum};
+use crate::ops::host::rows::wide;
+use crate::ops::{Accumulate, Activation, Cx, OwnedSegments, Segment, Segments, sum, widened};
 use crate::tensor::{DType, Tensor};
 
 /// From the gradient [N, H, W, C] of `affine(segments)` to those of the segments and the coefficients.
@@ -21,6 +22,27 @@ pub fn affine_gradient(
     gradient: &Tensor,
     gradients: &mut Gradients,
 ) -> Result<()> {
+    let (inner, coefficients) = map_gradient(cx, segments, affine, gradient)?;
+    gradients.add(cx, &affine.coefficients, coefficients)?;
+    if gradients.wants_any(segments) {
+        split_into(cx, &inner, segments, gradients)?;
+    }
+    Ok(())
+}
+
+/// The gradients of what is mapped [N, H, W, C] and of the coefficients, f32 [N, 2, C].
+fn map_gradient(
+    cx: &Cx,
+    segments: &Segments,
+    affine: &Affine,
+    gradient: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    if widened::applies(cx, gradient.dtype()) {
+        let segments = widened::wide_segments(cx, segments)?;
+        let gradient = widened::wide(cx, gradient)?;
+        let (inner, coefficients) = map_gradient(cx, &segments.view(), affine, &gradient)?;
+        return Ok((widened::narrow(cx, &inner)?, coefficients));
+    }
     let [n, h, w, c] = segments.nhwc()?;
     let mut inner = cx.allocate([n, h, w, c], gradient.dtype())?;
     let mut coefficients = cx.allocate([n, 2, c], DType::F32)?;
@@ -40,12 +62,7 @@ pub fn affine_gradient(
         }
         Device::Plan(_) => {}
     }
-    drop(scratch);
-    gradients.add(cx, &affine.coefficients, coefficients.freeze())?;
-    if gradients.wants_any(segments) {
-        split_into(cx, &inner.freeze(), segments, gradients)?;
-    }
-    Ok(())
+    Ok((inner.freeze(), coefficients.freeze()))
 }
 
 /// What the backward of a group norm keeps.
@@ -91,7 +108,7 @@ fn fold(cx: &Cx, saved: &Saved, gradient: &Tensor) -> Result<Folded> {
             &cpu_backward::Norm {
                 gamma: saved.gamma.host()?,
                 beta: saved.beta.host()?,
-                adaln: saved.adaln.as_ref().map(Tensor::host).transpose()?,
+                adaln: saved.adaln.as_ref().map(wide).transpose()?.as_deref(),
                 statistics: saved.statistics.host()?,
                 groups: saved.groups,
                 area: saved.area,

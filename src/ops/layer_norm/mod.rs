@@ -8,7 +8,7 @@ pub mod plan;
 
 use super::calls::{Call, note};
 use super::host::element::with_element;
-use super::{Accumulate, Cx};
+use super::{Accumulate, Cx, widened};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -48,10 +48,15 @@ pub fn layer_norm(cx: &Cx, x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f32) 
 /// The gradients of x and, if `weights`, of gamma and beta, f32 [C]; mean and variance are taken again.
 fn layer_norm_gradient(
     cx: &Cx,
-    norm @ (x, _, _): (&Tensor, &Tensor, f32),
+    norm @ (x, gamma, eps): (&Tensor, &Tensor, f32),
     gradient: &Tensor,
     weights: bool,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+    if widened::applies(cx, x.dtype()) {
+        let [x, gradient] = [widened::wide(cx, x)?, widened::wide(cx, gradient)?];
+        let (input, sums) = layer_norm_gradient(cx, (&x, gamma, eps), &gradient, weights)?;
+        return Ok((widened::narrow(cx, &input)?, sums));
+    }
     let c = x.shape().last();
     let mut result = cx.allocate(x.shape(), x.dtype())?;
     let mut sums = match weights {

@@ -6,7 +6,7 @@ use crate::autograd::Gradients;
 use crate::device::{Device, Target};
 use crate::error::Result;
 use crate::ops::sums::column_sums;
-use crate::ops::{Accumulate, Cx, Epilogue};
+use crate::ops::{Accumulate, Cx, Epilogue, widened};
 use crate::tensor::{DType, Tensor, TensorMut};
 
 /// The memory in which the GPU's split sums meet.
@@ -20,6 +20,10 @@ fn scratch(cx: &Cx, product: &Product) -> Result<TensorMut> {
 
 /// `scale * gradient . weight`: gradient [..., O] -> [..., K].
 pub fn input_gradient(cx: &Cx, weight: &LinearWeight, gradient: &Tensor, scale: f32) -> Result<Tensor> {
+    if widened::applies(cx, gradient.dtype()) {
+        let (weight, gradient) = (weight.wide(cx)?, widened::wide(cx, gradient)?);
+        return widened::narrow(cx, &input_gradient(cx, &weight, &gradient, scale)?);
+    }
     let mut result = cx.allocate(gradient.shape().with_last(weight.inputs), gradient.dtype())?;
     let (m, dtype) = (gradient.shape().rows(), gradient.dtype());
     let product = Product { m, n: weight.inputs, k: weight.outputs, weights: false, dtype };
@@ -37,6 +41,9 @@ pub fn input_gradient(cx: &Cx, weight: &LinearWeight, gradient: &Tensor, scale: 
 
 /// `scale * gradient^T . x`: x [..., K], gradient [..., O] -> f32 [O, K].
 pub fn weight_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, scale: f32) -> Result<Tensor> {
+    if widened::applies(cx, gradient.dtype()) {
+        return weight_gradient(cx, &widened::wide(cx, x)?, &widened::wide(cx, gradient)?, scale);
+    }
     let (m, n) = (gradient.shape().last(), x.shape().last());
     let mut result = cx.allocate([m, n], DType::F32)?;
     let product = Product { m, n, k: x.shape().rows(), weights: true, dtype: x.dtype() };
@@ -54,6 +61,10 @@ pub fn weight_gradient(cx: &Cx, x: &Tensor, gradient: &Tensor, scale: f32) -> Re
 /// From [value | gate] = `both` [..., 2H] and the gradient [..., H] of `value * gelu(gate)`: that of `both`,
 /// [gradient * gelu(gate) | gradient * value * gelu'(gate)].
 fn gate_gradient(cx: &Cx, both: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    if widened::applies(cx, both.dtype()) {
+        let [both, gradient] = [widened::wide(cx, both)?, widened::wide(cx, gradient)?];
+        return widened::narrow(cx, &gate_gradient(cx, &both, &gradient)?);
+    }
     let mut result = cx.allocate(both.shape(), both.dtype())?;
     match cx.device() {
         Device::Cpu(_) => {

@@ -69,6 +69,17 @@ impl LinearWeight {
         LinearWeight { packed: self.packed.with_node(node), ..*self }
     }
 
+    /// A copy of bf16 weights on the CPU in f32, packed for f32: what backward passes multiply by.
+    fn wide(&self, cx: &Cx) -> Result<Self> {
+        let mut packed = cx.allocate([self.inputs * self.outputs], DType::F32)?;
+        if let Device::Cpu(_) = cx.device() {
+            let mut values = vec![0.0; self.inputs * self.outputs];
+            bf16::layout(self.inputs, self.outputs).unpack(self.packed.host()?, &mut values);
+            super::host::matmul::transpose(&values, self.outputs, self.inputs, packed.host_mut()?);
+        }
+        Ok(LinearWeight { packed: packed.freeze(), ..*self })
+    }
+
     /// Packs `master`, f32 [O, K], again in place, which an optimiser has changed.
     ///
     /// # Errors

@@ -5,7 +5,8 @@ mod cuda;
 
 pub(in crate::ops) use cpu::fold;
 
-use super::Cx;
+use super::elementwise::cast;
+use super::{Cx, widened};
 use crate::device::{Device, Target};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -16,6 +17,10 @@ pub fn column_sums(cx: &Cx, x: &Tensor, groups: usize, scale: f32, dtype: DType)
     let (rows, c) = (x.shape().rows(), x.shape().last());
     if groups == 0 || rows % groups != 0 {
         return Err(Error::internal(format!("{rows} rows in {groups} groups")));
+    }
+    if widened::applies(cx, x.dtype()) || widened::applies(cx, dtype) {
+        let found = column_sums(cx, &widened::wide(cx, x)?, groups, scale, DType::F32)?;
+        return cast(cx, &found, dtype);
     }
     let mut result = cx.allocate([groups, c], dtype)?;
     let scratch = match cx.device().target() {

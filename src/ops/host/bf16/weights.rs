@@ -83,15 +83,45 @@ impl Layout {
                         let line = &values[(output * channels + span.offset) * taps..];
                         let start = chunk.start + tap * padded;
                         for channel in 0..span.length {
-                            let depth = start + channel;
-                            let place = depth / 2 * 2 * COLUMNS + 2 * column + depth % 2;
-                            out[place] = HostElement::narrow(line[channel * taps + tap]);
+                            out[place(start + channel, column)] =
+                                HostElement::narrow(line[channel * taps + tap]);
                         }
                     }
                 }
             }
         });
     }
+}
+
+impl Layout {
+    /// The reverse of [`Layout::pack`]: `values` [O, C, taps] from packed weights.
+    pub fn unpack(&self, packed: &[bf16], values: &mut [f32]) {
+        use rayon::prelude::*;
+        let Layout { outputs, channels, taps } = *self;
+        assert!(values.len() == outputs * channels * taps && packed.len() == self.elements(), "another size");
+        if values.is_empty() {
+            return;
+        }
+        let chunks = self.chunks(|_| 0);
+        values.par_chunks_exact_mut(channels * taps).enumerate().for_each(|(output, line)| {
+            let (panel, column) = (output / COLUMNS, output % COLUMNS);
+            let packed = &packed[panel * self.depth() * COLUMNS..];
+            for chunk in &chunks {
+                let padded = chunk.depth / taps;
+                for (tap, span) in chunk.spans.iter().enumerate() {
+                    for channel in 0..span.length {
+                        let depth = chunk.start + tap * padded + channel;
+                        line[(span.offset + channel) * taps + tap] = packed[place(depth, column)].wide();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where the input at `depth` of a column of a panel lies: inputs lie in pairs.
+fn place(depth: usize, column: usize) -> usize {
+    depth / 2 * 2 * COLUMNS + 2 * column + depth % 2
 }
 
 /// Packed weights.
