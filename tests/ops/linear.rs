@@ -34,7 +34,9 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
         ]);
     }
     let scale = if full { 0.7f32 } else { 1.0 };
-    let trial = Trial::new(format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}"), inputs, k);
+    let stored = if activation == Activation::None { 1 } else { rows.iter().product() };
+    let name = format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}");
+    let trial = Trial::new(name, inputs, k).stored(stored);
     check_both(
         &trial,
         rows.iter().product::<usize>() * k * o < 20_000,

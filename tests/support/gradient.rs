@@ -127,8 +127,9 @@ impl Check<'_> {
             };
             (at(STEP) - at(-STEP)) / (2.0 * STEP)
         };
-        let tolerance =
-            Tolerance::new(self.dtype, self.trial.terms).magnified(self.trial.magnification).relative();
+        let tolerance = Tolerance::of_stored(self.dtype, self.trial.terms, self.trial.stored)
+            .magnified(self.trial.magnification)
+            .relative();
         let mut random = Random::new(77);
         for (i, input) in self.inputs.iter().enumerate() {
             let gradient = found[i].as_ref();

@@ -21,13 +21,20 @@ pub struct Trial {
     pub terms: usize,
     /// how much the computation magnifies the rounding of its inputs
     pub magnification: f64,
+    /// values in the longest sum of a gradient that are stored before they are added up
+    pub stored: usize,
     /// tried on the emulator too
     pub emulated: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0, emulated: false }
+        Trial { name: name.into(), inputs, terms, magnification: 1.0, stored: 1, emulated: false }
+    }
+
+    /// Gradients are sums of `stored` values that are rounded first: those behind an activation, over all pixels.
+    pub fn stored(self, stored: usize) -> Self {
+        Trial { stored, ..self }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {

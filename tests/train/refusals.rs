@@ -27,7 +27,6 @@ fn one_sentence_says_what_is_wrong() {
     fails(&["--export", "gone/x.safetensors"], 2, "--export");
     fails(&["--export", "x.pt"], 2, "--export");
     fails(&["--device", "abacus"], 2, "--device");
-    fails(&["--device", "cpu", "--dtype", "bf16"], 2, "--dtype");
     fails(&["--set", "model.preset=huge"], 2, "huge");
     fails(&["--set", "data.pictures=['gone']"], 7, "gone");
     fails(&["--set", "train.stage=2", "--set", "objective.reward=musiq"], 2, "objective.reward");
