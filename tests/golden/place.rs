@@ -9,13 +9,22 @@ use tasr::tensor::DType;
 
 use crate::case::Case;
 
+/// What runs at a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cases {
+    All,
+    /// formulas and tiny networks
+    Short,
+    /// these, and training, which an emulated GPU would be too slow for
+    ShortAndTraining,
+}
+
 /// A device and an element type.
 pub struct Place {
     cx: Cx,
     /// what the output adds to the names of cases: nothing on the CPU
     pub label: String,
-    /// every case runs here, or the short ones
-    everything: bool,
+    cases: Cases,
 }
 
 thread_local! {
@@ -23,16 +32,16 @@ thread_local! {
 }
 
 impl Place {
-    fn new(device: Device, dtype: DType, everything: bool) -> Result<Self> {
+    fn new(device: Device, dtype: DType, cases: Cases) -> Result<Self> {
         let label = match device {
-            Device::Cpu(_) => String::new(),
+            Device::Cpu(_) if dtype == DType::F32 => String::new(),
             _ => format!(" on {} in {}", device.name(), dtype.name()),
         };
-        Ok(Place { cx: Cx::new(device, dtype)?, label, everything })
+        Ok(Place { cx: Cx::new(device, dtype)?, label, cases })
     }
 
-    /// Where `$TASR_GOLDEN_DEVICE` and `$TASR_GOLDEN_DTYPE` say. When they say nothing: the CPU, and, in builds that
-    /// have it, for short cases the emulator, in f32 and in f16.
+    /// Where `$TASR_GOLDEN_DEVICE` and `$TASR_GOLDEN_DTYPE` say. When they say nothing: the CPU in f32, for
+    /// short cases and training also in bf16, and, in builds that have it, for short cases the emulator, in f32 and f16.
     pub fn all() -> Result<Vec<Place>> {
         let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let dtype = match said("TASR_GOLDEN_DTYPE").as_deref() {
@@ -44,13 +53,16 @@ impl Place {
             }
         };
         match said("TASR_GOLDEN_DEVICE").as_deref() {
-            Some("emulator") => Ok(vec![Place::new(emulator()?, dtype, true)?]),
-            Some(name) => Ok(vec![Place::new(Device::open(name)?, dtype, true)?]),
+            Some("emulator") => Ok(vec![Place::new(emulator()?, dtype, Cases::All)?]),
+            Some(name) => Ok(vec![Place::new(Device::open(name)?, dtype, Cases::All)?]),
             None => {
-                let mut places = vec![Place::new(Device::cpu(), dtype, true)?];
+                let mut places = vec![Place::new(Device::cpu(), dtype, Cases::All)?];
+                if said("TASR_GOLDEN_DTYPE").is_none() {
+                    places.push(Place::new(Device::cpu(), DType::BF16, Cases::ShortAndTraining)?);
+                }
                 if cfg!(feature = "emulator") {
-                    places.push(Place::new(emulator()?, DType::F32, false)?);
-                    places.push(Place::new(emulator()?, DType::F16, false)?);
+                    places.push(Place::new(emulator()?, DType::F32, Cases::Short)?);
+                    places.push(Place::new(emulator()?, DType::F16, Cases::Short)?);
                 }
                 Ok(places)
             }
@@ -60,7 +72,12 @@ impl Place {
     /// Whether `case` runs here: of a whole set only the cases of tiny networks are short.
     pub fn takes(&self, case: &Case) -> bool {
         let tiny = case.text("preset", "tiny") == "tiny";
-        self.everything || case.kind() == "units" || case.kind() == "networks" && tiny
+        match case.kind() {
+            _ if self.cases == Cases::All => true,
+            "train" => tiny && self.cases == Cases::ShortAndTraining,
+            "networks" => tiny,
+            kind => kind == "units",
+        }
     }
 
     /// Makes [`context`] give this place.

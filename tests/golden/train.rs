@@ -22,6 +22,12 @@ use crate::case::{Case, to_nchw};
 use crate::compare::{Comparison, TOLERANCE};
 use crate::place;
 
+/// What bf16 leaves of the norm of a tensor's gradient, as a share of it.
+const ROUNDED: f32 = 3e-2;
+/// And of single elements, as a share of the largest of the first ones or of the root of the mean square, if that is
+/// more. (PyTorch's on `train_tiny`: 95 % of the tensors within 0.11.)
+const ROUNDED_ELEMENT: f32 = 0.12;
+
 /// First elements of a tensor that a case keeps.
 const HEAD: usize = 8;
 
@@ -196,26 +202,25 @@ fn updated<N: Layer>(
     if names.len() != own.len() {
         comparison.fail(prefix, &format!("{} tensors have gradients, expected {}", own.len(), names.len()));
     }
-    let (mut norms, mut heads, mut later) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut norms, mut heads, mut later, mut means) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let missing = Vec::new();
     for name in &names {
         let full = format!("{root}{name}");
         let gradient = own.get(&full).unwrap_or(&missing);
-        norms.push(gradient.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() as f32);
+        let norm = gradient.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        norms.push(norm as f32);
+        means.push((norm / (gradient.len().max(1) as f64).sqrt()) as f32);
         let head =
             |values: &[f32]| (0..HEAD).map(|i| values.get(i).copied().unwrap_or(0.0)).collect::<Vec<_>>();
         heads.extend(head(gradient));
         later.extend(head(after.get(&full).unwrap_or(&missing)));
     }
     // Every tensor by its own scale: a norm by itself, first values by the tensor's largest of them.
-    comparison.check_rows(case, &format!("{prefix}.grad_norm"), (vec![norms.len()], norms), 1, TOLERANCE)?;
-    comparison.check_rows(
-        case,
-        &format!("{prefix}.grad_head"),
-        (vec![names.len(), HEAD], heads),
-        HEAD,
-        TOLERANCE,
-    )?;
+    let tolerances = (TOLERANCE, ROUNDED);
+    let norms = (vec![norms.len()], norms);
+    comparison.check_gradients(case, &format!("{prefix}.grad_norm"), norms, 1, tolerances, &[])?;
+    let (tolerances, heads) = ((TOLERANCE, ROUNDED_ELEMENT), (vec![names.len(), HEAD], heads));
+    comparison.check_gradients(case, &format!("{prefix}.grad_head"), heads, HEAD, tolerances, &means)?;
     comparison.check_rows(
         case,
         &format!("{prefix}.updated_head"),
