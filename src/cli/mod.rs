@@ -10,6 +10,7 @@ mod info;
 pub mod interrupt;
 mod memory;
 pub mod progress;
+mod pull;
 mod synth;
 mod train;
 mod upscale;
@@ -39,6 +40,7 @@ enum Command {
     Train(Box<train::Args>),
     Compare(compare::Args),
     Info(info::Args),
+    Pull(pull::Args),
     Synth(synth::Args),
     Bench(bench::Args),
 }
@@ -73,6 +75,7 @@ fn run() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Compare(args) => compare::run(&args),
         Command::Info(args) => info::run(args),
+        Command::Pull(args) => pull::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
     }

@@ -9,9 +9,8 @@ use crate::error::{Error, Kind, Result};
 /// # Errors
 /// Fewer than `bytes` bytes are free. A disk that does not tell is taken to have room: writing will tell.
 pub fn require_space(path: &Path, bytes: u64) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs4::available_space(folder) {
-        Ok(free) if free < bytes => Err(Error::new(
+    match free_space(path) {
+        Some(free) if free < bytes => Err(Error::new(
             Kind::Io,
             format!("{} are needed, the disk has {} free", in_units(bytes), in_units(free)),
         )
@@ -19,6 +18,12 @@ pub fn require_space(path: &Path, bytes: u64) -> Result<()> {
         .fix("free some space, write to another disk, or choose --dtype f16")),
         _ => Ok(()),
     }
+}
+
+/// Free bytes on the disk of `path`, a file to be made; folders that are to be made, too, are on their parent's.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let folder = path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.is_dir())?;
+    fs4::available_space(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()
 }
 
 /// A size as people say it: 4.9 GB, 12 MB, 310 kB.

@@ -1,4 +1,4 @@
-//! The subcommands around weights and data, run as a user runs them: synth, info, convert, bench; data,
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, pull, bench; data,
 //! degrade and compare.
 
 mod bench;
@@ -9,6 +9,8 @@ mod degrade;
 mod info;
 mod mini;
 mod program;
+mod pull;
+mod server;
 mod synth;
 #[allow(dead_code, reason = "these tests write plain dictionaries only")]
 #[path = "../weights/support/torch_file.rs"]

@@ -16,6 +16,7 @@ use flags::{Expert, Files, Machine, Messages, Sampling, Tiles, WeightFiles};
 use memory::Planner;
 use metadata::RunParameters;
 use models::Models;
+pub(super) use models::models_folder;
 use report::{Counts, Report};
 use run::Run;
 use text::Prompts;

@@ -20,6 +20,9 @@ const WANTED: [(&str, &str, &str); 3] = [
     ("the stage-1 network", "--stage1", "BSRNet.pth"),
 ];
 
+/// Names the folder of models.
+const MODELS: &str = "TASR_MODELS";
+
 /// Bytes of a file that its fingerprint covers: names, shapes and first values.
 const HEAD: u64 = 1 << 16;
 
@@ -32,8 +35,8 @@ pub enum Models {
 }
 
 /// What a run with the carried system is told.
-pub const CARRIED: &str = "no weights are given: the small model that comes with the program upscales; for the published \
-                           ones see --models in `tasr upscale --help`";
+pub const CARRIED: &str = "no weights are given: the small model that comes with the program upscales; `tasr pull` fetches the \
+                           published ones";
 
 /// Levels of the wavelet colour fix that suit the carried system: an autoencoder of its size makes fine detail, while
 /// what is coarser is better where stage 1 left it.
@@ -47,7 +50,7 @@ impl Models {
     /// One that says all that is missing, where it was looked for and how to get it.
     pub fn find(files: &WeightFiles) -> Result<Models> {
         let named = [&files.sd, &files.tasr, &files.stage1];
-        let folder = files.models.clone().or_else(|| env_path("TASR_MODELS"));
+        let folder = files.models.clone().or_else(|| env_path(MODELS));
         let asked = folder.is_some() || named.iter().any(|path| path.is_some());
         let folder = folder.or_else(user_folder);
         let holds = |folder: &Path| (0..3).any(|which| find_in(folder, which).is_some());
@@ -111,13 +114,18 @@ fn not_found(missing: &[usize], folder: Option<&Path>) -> Error {
     let published = list(&|which| WANTED[which].2.to_owned());
     let flags = list(&|which| WANTED[which].1.to_owned());
     Error::weights(format!("no weights for {what}: {looked}")).fix(format!(
-        "get the published {published} and name them with {flags} or put them into one folder given by --models or \
+        "run `tasr pull`, or get the published {published} and name them with {flags} or put them into one folder given by --models or \
          $TASR_MODELS; to try the program without them, run `tasr synth --preset tiny -o DIR` and give --models DIR"
     ))
 }
 
 fn env_path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The folder for models, if the user names none: `$TASR_MODELS`, or the user's own.
+pub fn models_folder() -> Option<PathBuf> {
+    env_path(MODELS).or_else(user_folder)
 }
 
 /// `tasr/models` where this system keeps a user's data.

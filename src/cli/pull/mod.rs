@@ -1,0 +1,213 @@
+//! `tasr pull`: fetches the published weights.
+
+mod catalogue;
+mod partial;
+mod request;
+mod transfer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use catalogue::{ENTRIES, Entry};
+use transfer::{Manner, make_folder};
+
+use super::interrupt::Interrupt;
+use super::progress::{Mode, Reporter};
+use super::upscale::models_folder;
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::progress::{FileEnd, Progress};
+use crate::weights::space::{free_space, in_units};
+
+const EXAMPLES: &str = "\
+Examples:
+  tasr pull --dry-run
+  tasr pull
+  tasr pull stage1 -o models --mirror https://mirror.example/tasr
+
+A transfer that breaks goes on where it stopped, also in a later run. A file gets its name when it is complete and its
+SHA-256 is the published one. A mirror has the files under their names, and may have SHA256SUMS beside them.";
+
+/// Fetch the published weights into the folder where `tasr upscale` finds them
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Which files [default: all]
+    #[arg(value_name = "NAME", value_parser = ENTRIES.each_ref().map(|entry| entry.name))]
+    names: Vec<String>,
+    /// Folder for them, made if need be [default: $TASR_MODELS, or tasr/models in the user's data folder]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Address that has the files under their names; tried before the published ones
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Try no other address than the mirror
+    #[arg(long, requires = "mirror")]
+    mirror_only: bool,
+    /// Say what would be fetched and from where, and how much there is room for; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How often a transfer that brings nothing more is tried again before the next address is
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    retries: u32,
+    /// The longest silence of a server
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    timeout: f32,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn seconds(text: &str) -> std::result::Result<f32, String> {
+    text.parse().ok().filter(|seconds| (0.01..1e6).contains(seconds)).ok_or("give a time in seconds".into())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A file that no source gives, bytes that are not the published ones, no room, an interrupt.
+pub fn run(args: Args) -> Result<()> {
+    let folder = args.output.or_else(models_folder).ok_or_else(|| {
+        Error::usage("no folder for models is known on this system").at("--output").fix("give -o DIR")
+    })?;
+    let reporter = Reporter::new(Mode::choose(args.quiet, false), Interrupt::install()?);
+    let mirror = args.mirror.map(|url| url.trim_end_matches('/').to_owned());
+    if let Some(url) =
+        mirror.as_deref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+    {
+        let fix = "give an address that begins with https:// or http://";
+        return Err(Error::usage(format!("{url} is no address of files")).at("--mirror").fix(fix));
+    }
+    let manner = Manner {
+        retries: args.retries,
+        patience: Duration::from_secs_f32(args.timeout),
+        progress: &reporter,
+    };
+    let wanted: Vec<&Entry> = ENTRIES
+        .iter()
+        .filter(|entry| args.names.is_empty() || args.names.iter().any(|name| name == entry.name))
+        .collect();
+    let sums = match &mirror {
+        Some(mirror) => {
+            manner.text(&format!("{mirror}/SHA256SUMS"))?.map_or_else(HashMap::new, |text| sums_in(&text))
+        }
+        None => HashMap::new(),
+    };
+    let mut pulls: Vec<Pull> =
+        wanted.into_iter().map(|entry| Pull::new(entry, &folder, mirror.as_deref(), &sums)).collect();
+    if args.mirror_only {
+        pulls.iter_mut().for_each(|pull| pull.sources.truncate(1));
+    }
+    if args.dry_run {
+        return tell(&pulls, &folder, &manner);
+    }
+    make_folder(&folder)?;
+    reporter.begin_run(pulls.len());
+    for pull in &pulls {
+        let name = pull.entry.file;
+        reporter.begin_file(name);
+        match pull.run(&manner) {
+            Ok(true) => {
+                reporter.end_file(name, FileEnd::Written { output: &pull.target.display().to_string() });
+            }
+            Ok(false) => reporter.end_file(name, FileEnd::Skipped { why: "already there" }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A file to be fetched.
+struct Pull<'a> {
+    entry: &'a Entry,
+    target: PathBuf,
+    sources: Vec<String>,
+    /// SHA-256, the published one or else the mirror's
+    sum: Option<String>,
+}
+
+impl<'a> Pull<'a> {
+    fn new(entry: &'a Entry, folder: &Path, mirror: Option<&str>, sums: &HashMap<String, String>) -> Self {
+        let published = entry.sources.iter().map(|&url| url.to_owned());
+        Pull {
+            entry,
+            target: folder.join(entry.file),
+            sources: mirror.map(|url| format!("{url}/{}", entry.file)).into_iter().chain(published).collect(),
+            sum: entry.sha256.map(str::to_owned).or_else(|| sums.get(entry.file).cloned()),
+        }
+    }
+
+    /// -> whether it had to be fetched
+    fn run(&self, manner: &Manner) -> Result<bool> {
+        let progress = manner.progress;
+        if self.target.exists() {
+            let Some(sum) = &self.sum else { return Ok(false) };
+            let found = partial::sum_of(&self.target, || progress.check_interrupt())?;
+            if found.eq_ignore_ascii_case(sum) {
+                return Ok(false);
+            }
+            return Err(Error::new(Kind::Weights, format!("its SHA-256 is {found}, expected {sum}"))
+                .at(self.target.display().to_string())
+                .fix("remove it and run the command again"));
+        }
+        let found = manner.fetch(&self.sources, &self.target, self.sum.as_deref())?;
+        if self.sum.is_none() {
+            progress.note(&format!(
+                "{}: no SHA-256 is published for it, so it was not checked; what came has {found}",
+                self.entry.file
+            ));
+        }
+        Ok(true)
+    }
+}
+
+/// Prints what would be done.
+fn tell(pulls: &[Pull], folder: &Path, manner: &Manner) -> Result<()> {
+    for pull in pulls {
+        let Entry { what, file, licence, .. } = pull.entry;
+        println!("{file}: {what}, licence: {licence}");
+        if pull.target.exists() {
+            println!("  already in {}", folder.display());
+            continue;
+        }
+        for url in &pull.sources {
+            let says = match manner.ask(url)? {
+                Ok(Some(bytes)) => in_units(bytes),
+                Ok(None) => "of unknown size".to_owned(),
+                Err(why) => format!("not reached: {why}"),
+            };
+            println!("  {url} ({says})");
+        }
+        println!("  SHA-256: {}", pull.sum.as_deref().unwrap_or("none is published"));
+    }
+    let free =
+        free_space(&folder.join(".")).map_or_else(String::new, |free| format!(", {} free", in_units(free)));
+    println!("into {}{free}", folder.display());
+    Ok(())
+}
+
+/// File names and sums of the lines `SUM  NAME` or `SUM *NAME`.
+fn sums_in(text: &str) -> HashMap<String, String> {
+    let line = |line: &str| {
+        let (sum, name) = line.split_once(char::is_whitespace)?;
+        let is_sum = sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_sum.then(|| {
+            (name.trim_start().trim_start_matches('*').trim_end().to_owned(), sum.to_ascii_lowercase())
+        })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_read_in_both_forms() {
+        let (one, other) = ("ab".repeat(32), "CD".repeat(32));
+        let sums = sums_in(&format!("{one}  a.pth\n{other} *b c.pth\nshort  d.pth\n# a comment\n"));
+        assert_eq!(sums.len(), 2);
+        assert_eq!(sums["a.pth"], one);
+        assert_eq!(sums["b c.pth"], other.to_lowercase());
+    }
+}

@@ -1,0 +1,151 @@
+//! One request, answered in pieces by a thread of its own: a server that stalls is noticed, and Ctrl-C works while
+//! nothing comes.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+
+/// How long one waits before looking for an interrupt.
+const GLANCE: Duration = Duration::from_millis(100);
+/// Bytes of a piece.
+const PIECE: usize = 1 << 18;
+
+/// The beginning of an answer.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub status: u16,
+    pub length: Option<u64>,
+    pub etag: Option<String>,
+    /// of `Content-Range: bytes FIRST-LAST/TOTAL`
+    pub first: Option<u64>,
+    pub total: Option<u64>,
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub enum Piece {
+    Head(Head),
+    Bytes(Vec<u8>),
+    End,
+}
+
+/// Why a transfer broke, in words.
+pub type Broken = String;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub url: String,
+    /// the first byte, and the ETag that the rest must have
+    pub from: Option<(u64, Option<String>)>,
+    /// only what would be answered
+    pub head_only: bool,
+}
+
+/// An answer on its way.
+pub struct Answer {
+    pieces: Receiver<std::result::Result<Piece, Broken>>,
+    patience: Duration,
+}
+
+impl Answer {
+    /// Sends the request; a silence longer than `patience` breaks it.
+    pub fn to(wanted: Wanted, patience: Duration) -> Self {
+        let (sender, pieces) = sync_channel(8);
+        // The thread ends with its connection, or with the program.
+        thread::spawn(move || {
+            if let Err(broken) = ask(&wanted, patience, &sender) {
+                let _ = sender.send(Err(broken)); // nobody listens any more
+            }
+        });
+        Answer { pieces, patience }
+    }
+
+    /// The next piece, or why there is none.
+    ///
+    /// # Errors
+    /// `check` stops.
+    pub fn next(&self, check: impl Fn() -> Result<()>) -> Result<std::result::Result<Piece, Broken>> {
+        let start = Instant::now();
+        loop {
+            check()?;
+            match self.pieces.recv_timeout(GLANCE) {
+                Ok(piece) => return Ok(piece),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Err("the connection was lost".to_owned())),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() > self.patience => {
+                    return Ok(Err(format!("nothing came for {} s", self.patience.as_secs_f32())));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+type Sender = SyncSender<std::result::Result<Piece, Broken>>;
+
+fn ask(wanted: &Wanted, patience: Duration, sender: &Sender) -> std::result::Result<(), Broken> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(patience))
+        .user_agent(concat!("tasr/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into();
+    let mut request = if wanted.head_only { agent.head(&wanted.url) } else { agent.get(&wanted.url) };
+    // Sizes and ranges are those of the stored bytes.
+    request = request.header("Accept-Encoding", "identity");
+    if let Some((first, etag)) = &wanted.from {
+        request = request.header("Range", format!("bytes={first}-"));
+        if let Some(etag) = etag {
+            request = request.header("If-Range", etag);
+        }
+    }
+    let response = request.call().map_err(|e| e.to_string())?;
+    let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+    let (first, total) = header("content-range").map_or((None, None), |text| range(&text));
+    let head = Head {
+        status: response.status().as_u16(),
+        length: header("content-length").and_then(|text| text.trim().parse().ok()),
+        // A weak one may name other bytes.
+        etag: header("etag").filter(|tag| !tag.starts_with("W/")),
+        first,
+        total,
+    };
+    let wants_body = matches!(head.status, 200 | 206) && !wanted.head_only;
+    if sender.send(Ok(Piece::Head(head))).is_err() || !wants_body {
+        return Ok(());
+    }
+    let mut reader = response.into_body().into_reader();
+    loop {
+        let mut bytes = vec![0; PIECE];
+        let read = reader.read(&mut bytes).map_err(|e| e.to_string())?;
+        bytes.truncate(read);
+        let piece = if read == 0 { Piece::End } else { Piece::Bytes(bytes) };
+        if sender.send(Ok(piece)).is_err() || read == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// (FIRST, TOTAL) of `bytes FIRST-LAST/TOTAL` or `bytes */TOTAL`.
+fn range(text: &str) -> (Option<u64>, Option<u64>) {
+    let Some((span, total)) = text.trim_start_matches("bytes").trim().split_once('/') else {
+        return (None, None);
+    };
+    (span.split('-').next().and_then(|first| first.trim().parse().ok()), total.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read() {
+        assert_eq!(range("bytes 5-9/10"), (Some(5), Some(10)));
+        assert_eq!(range("bytes */10"), (None, Some(10)));
+        assert_eq!(range("bytes 5-9/*"), (Some(5), None));
+        assert_eq!(range("apples"), (None, None));
+    }
+}
