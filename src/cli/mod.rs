@@ -8,6 +8,7 @@ mod degrade;
 mod device;
 mod info;
 pub mod interrupt;
+mod maps;
 mod memory;
 pub mod progress;
 mod pull;
@@ -40,6 +41,7 @@ enum Command {
     Train(Box<train::Args>),
     Compare(compare::Args),
     Info(info::Args),
+    Maps(maps::Args),
     Pull(pull::Args),
     Synth(synth::Args),
     Bench(bench::Args),
@@ -75,6 +77,7 @@ fn run() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Compare(args) => compare::run(&args),
         Command::Info(args) => info::run(args),
+        Command::Maps(args) => maps::run(args),
         Command::Pull(args) => pull::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),

@@ -8,7 +8,7 @@
 mod canvas;
 mod colour;
 mod finish;
-mod glyphs;
+pub mod glyphs;
 mod land;
 mod leaves;
 mod lines;

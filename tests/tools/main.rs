@@ -1,4 +1,4 @@
-//! The subcommands around weights and data, run as a user runs them: synth, info, convert, pull, bench; data,
+//! The subcommands around weights and data, run as a user runs them: synth, info, convert, pull, maps, bench; data,
 //! degrade and compare.
 
 mod bench;
@@ -7,6 +7,7 @@ mod convert;
 mod data;
 mod degrade;
 mod info;
+mod maps;
 mod mini;
 mod program;
 mod pull;
