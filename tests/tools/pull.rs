@@ -140,6 +140,18 @@ fn a_part_that_was_complete_needs_no_more_bytes() {
 }
 
 #[test]
+fn two_runs_do_not_write_one_part() {
+    let (server, folder) = (Server::start(), Folder::new());
+    server.put(PATH, &bytes(1000), "\"one\"", Conduct::Proper);
+    fs::create_dir(folder.path("models")).expect("makes");
+    let part = fs::File::create(folder.path("models").join(PART)).expect("a part");
+    part.lock().expect("locks");
+    failed(&pull(&server, &folder, &[]), 7, &[NAME, "another run"]);
+    part.unlock().expect("unlocks");
+    assert_eq!(pull(&server, &folder, &[]).code, 0);
+}
+
+#[test]
 fn sums_are_held() {
     let (server, folder, data) = (Server::start(), Folder::new(), bytes(200_000));
     let sums = |sum: &str| format!("{sum}  {NAME}\n");

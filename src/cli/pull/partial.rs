@@ -1,13 +1,13 @@
 //! A file in the making: `.NAME.part`, and beside it what was told of the whole, so that a later run can go on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What a server said of the file that a part belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Partial {
     /// `check` is asked between blocks.
     ///
     /// # Errors
-    /// The folder cannot be written to, or `check` stops.
+    /// The folder cannot be written to, another run has the part open, or `check` stops.
     pub fn open(target: &Path, check: impl Fn() -> Result<()>) -> Result<Self> {
         let beside = |ending: &str| {
             let name = target.file_name().unwrap_or_default().to_string_lossy();
@@ -44,6 +44,11 @@ impl Partial {
         let (part, note) = (beside("part"), beside("part.json"));
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&part);
         let file = file.map_err(|e| Error::io("write", &part, &e))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(Error::new(Kind::Io, "another run is fetching this file")
+                .at(target.display().to_string())
+                .fix("wait for it to end"));
+        }
         let origin = fs::read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let mut partial = Partial {
             target: target.to_owned(),
