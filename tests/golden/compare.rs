@@ -180,8 +180,8 @@ impl Comparison {
     }
 
     /// As [`Comparison::check_rows`] for gradients, a row a tensor. In half precision `rounded` is the tolerance of three
-    /// quarters of the rows, twice that of 95 %, and no row may be off by more than half; a row's scale is at least its
-    /// value in `scales`. A gradient that is a sum of large terms of both signs, as those of single biases are, keeps less
+    /// quarters of the rows, three times that of 95 %, and no row may be off by as much as it is large; a row's scale is at
+    /// least its value in `scales`. A gradient that is a sum of large terms of both signs, as those of single biases are, keeps less
     /// than its terms do, and what is wrong with an adapter's map is wrong with all of its tensors. (PyTorch in bf16, by
     /// autocast or throughout, on `train_tiny`: 95 % of the norms within 3.2e-2, the worst 0.19.)
     pub fn check_gradients(
@@ -196,14 +196,14 @@ impl Comparison {
         if !case.has(name) || place::context()?.dtype() == DType::F32 {
             return self.check_rows(case, name, found, width, tolerance);
         }
-        const MOST: f32 = 0.5;
+        const MOST: f32 = 1.0;
         let golden = case.values(name)?;
         let error = largest(&found, &golden).map(|_| {
             let mut errors = row_errors(&found.1, &golden.1, width, scales);
             errors.sort_by(f32::total_cmp);
             let at = |percent: usize| errors.get(errors.len() * percent / 100).copied().unwrap_or(0.0);
             let worst = errors.last().copied().unwrap_or(0.0);
-            at(75).max(at(95) / 2.0).max(worst * rounded / MOST)
+            at(75).max(at(95) / 3.0).max(worst * rounded / MOST)
         });
         self.rows.push(Row { name: name.into(), error, tolerance: rounded });
         Ok(())

@@ -105,11 +105,12 @@ impl ConvWeight {
     /// A copy of bf16 weights on the CPU in f32, packed for f32: what backward passes multiply by.
     pub(super) fn wide(&self, cx: &Cx) -> Result<Self> {
         let sizes @ [o, c, taps] = [self.outputs, self.inputs, self.kernel * self.kernel];
-        let mut packed = cx.allocate([o * c * taps], DType::F32)?;
+        let count = o * c * taps;
+        let (mut values, mut packed) = (cx.allocate([count], DType::F32)?, cx.allocate([count], DType::F32)?);
         if let Device::Cpu(_) = cx.device() {
-            let mut values = vec![0.0; o * c * taps];
-            bf16::layout(o, c, taps).unpack(self.packed.host()?, &mut values);
-            pack_on_host(&values, sizes, self.algorithm, packed.host_mut()?);
+            let values = values.host_mut()?;
+            bf16::layout(o, c, taps).unpack(self.packed.host()?, values);
+            pack_on_host(values, sizes, self.algorithm, packed.host_mut()?);
         }
         Ok(ConvWeight { packed: packed.freeze(), ..*self })
     }

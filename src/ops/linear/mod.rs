@@ -71,11 +71,12 @@ impl LinearWeight {
 
     /// A copy of bf16 weights on the CPU in f32, packed for f32: what backward passes multiply by.
     fn wide(&self, cx: &Cx) -> Result<Self> {
-        let mut packed = cx.allocate([self.inputs * self.outputs], DType::F32)?;
+        let count = self.inputs * self.outputs;
+        let (mut values, mut packed) = (cx.allocate([count], DType::F32)?, cx.allocate([count], DType::F32)?);
         if let Device::Cpu(_) = cx.device() {
-            let mut values = vec![0.0; self.inputs * self.outputs];
-            bf16::layout(self.inputs, self.outputs).unpack(self.packed.host()?, &mut values);
-            super::host::matmul::transpose(&values, self.outputs, self.inputs, packed.host_mut()?);
+            let values = values.host_mut()?;
+            bf16::layout(self.inputs, self.outputs).unpack(self.packed.host()?, values);
+            super::host::matmul::transpose(values, self.outputs, self.inputs, packed.host_mut()?);
         }
         Ok(LinearWeight { packed: packed.freeze(), ..*self })
     }
