@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use crate::program::{Folder, Run, tasr};
 use crate::server::{Conduct, Server};
 
-const NAME: &str = "BSRNet.pth";
-const PATH: &str = "/BSRNet.pth";
-const PART: &str = ".BSRNet.pth.part";
+const NAME: &str = "tasr_v1.pth";
+const PATH: &str = "/tasr_v1.pth";
+const PART: &str = ".tasr_v1.pth.part";
 
 /// Bytes that say where they are.
 fn bytes(count: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn sum(bytes: &[u8]) -> String {
 }
 
 fn pull(server: &Server, folder: &Folder, more: &[&str]) -> Run {
-    let base = ["pull", "stage1", "--mirror", &server.url, "--mirror-only", "-o", &folder.text("models")];
+    let base = ["pull", "tasr", "--mirror", &server.url, "--mirror-only", "-o", &folder.text("models")];
     tasr(&[&base[..], more].concat())
 }
 
@@ -179,6 +179,8 @@ fn redirects_are_followed_and_what_is_missing_is_said() {
     assert_eq!(found(&folder), data);
 
     let folder = Folder::new();
+    server.put(PATH, b"<html>", "\"one\"", Conduct::Page);
+    failed(&pull(&server, &folder, &[]), 7, &[NAME, "a web page"]);
     for status in [403, 404, 410] {
         server.put(PATH, &[], "\"one\"", Conduct::Status(status));
         failed(&pull(&server, &folder, &[]), 7, &[NAME, &format!("status {status}"), "--mirror"]);
@@ -188,7 +190,7 @@ fn redirects_are_followed_and_what_is_missing_is_said() {
     let url = format!("http://{gone}");
     let run = tasr(&[
         "pull",
-        "stage1",
+        "tasr",
         "--mirror",
         &url,
         "--mirror-only",
@@ -234,7 +236,8 @@ fn interrupts_and_kills_leave_a_part_to_go_on_from() {
         let (server, folder, data) = (Server::start(), Folder::new(), bytes(400_000));
         server.put(PATH, &data, "\"one\"", Conduct::Slow(Duration::from_millis(400)));
         let mut child = Command::new(env!("CARGO_BIN_EXE_tasr"))
-            .args(["pull", "stage1", "--mirror", &server.url, "--mirror-only", "-o", &folder.text("models")])
+            .env("NO_PROXY", "127.0.0.1")
+            .args(["pull", "tasr", "--mirror", &server.url, "--mirror-only", "-o", &folder.text("models")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

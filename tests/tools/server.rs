@@ -20,6 +20,8 @@ pub enum Conduct {
     Slow(Duration),
     /// Ranges are not understood: the whole file is sent.
     IgnoresRanges,
+    /// What comes is a web page.
+    Page,
     /// The length that is announced is another.
     Announces(u64),
     /// An answer without contents.
@@ -138,9 +140,10 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         format!("Content-Range: bytes {first}-{}/{}\r\n", bytes.len() - 1, bytes.len())
     });
     let status = if first.is_some() { 206 } else { 200 };
+    let kind = if matches!(conduct, Conduct::Page) { "text/html" } else { "application/octet-stream" };
     write!(
         stream,
-        "HTTP/1.1 {status} Said\r\nContent-Length: {announced}\r\nETag: {etag}\r\nConnection: close\r\n{range}\r\n"
+        "HTTP/1.1 {status} Said\r\nContent-Length: {announced}\r\nETag: {etag}\r\nContent-Type: {kind}\r\nConnection: close\r\n{range}\r\n"
     )?;
     if method == "HEAD" {
         return Ok(());

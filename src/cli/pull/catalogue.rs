@@ -42,8 +42,8 @@ pub const ENTRIES: [Entry; 3] = [
         what: "BSRNet, the stage-1 network",
         file: "BSRNet.pth",
         sources: &["https://github.com/cszn/KAIR/releases/download/v1.0/BSRNet.pth"],
-        sha256: None,
-        licence: "Apache-2.0 (of its code)",
+        sha256: Some("fa633d80ff4db5a546740ae8e3baebe925fc84d3c03e3e9002493acc5e88c3ec"),
+        licence: "MIT (of its code)",
     },
 ];
 

@@ -141,7 +141,13 @@ impl<'a> Pull<'a> {
     fn run(&self, manner: &Manner) -> Result<bool> {
         let progress = manner.progress;
         if self.target.exists() {
-            let Some(sum) = &self.sum else { return Ok(false) };
+            let Some(sum) = &self.sum else {
+                progress.note(&format!(
+                    "{}: no SHA-256 is published for it, so it was not checked",
+                    self.entry.file
+                ));
+                return Ok(false);
+            };
             let found = partial::sum_of(&self.target, || progress.check_interrupt())?;
             if found.eq_ignore_ascii_case(sum) {
                 return Ok(false);

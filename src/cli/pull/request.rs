@@ -19,6 +19,8 @@ pub struct Head {
     pub status: u16,
     pub length: Option<u64>,
     pub etag: Option<String>,
+    /// a page to be read, which no weights are
+    pub is_page: bool,
     /// of `Content-Range: bytes FIRST-LAST/TOTAL`
     pub first: Option<u64>,
     pub total: Option<u64>,
@@ -110,6 +112,7 @@ fn ask(wanted: &Wanted, patience: Duration, sender: &Sender) -> std::result::Res
         length: header("content-length").and_then(|text| text.trim().parse().ok()),
         // A weak one may name other bytes.
         etag: header("etag").filter(|tag| !tag.starts_with("W/")),
+        is_page: header("content-type").is_some_and(|kind| kind.trim_start().starts_with("text/html")),
         first,
         total,
     };

@@ -170,6 +170,9 @@ impl Manner<'_> {
             Err(broken) => return Err(Failure::Broken(broken)),
         };
         let total = match head.status {
+            200 | 206 if head.is_page => {
+                return Err(Failure::Refused("the server answers with a web page".to_owned()));
+            }
             200 => {
                 partial.restart()?;
                 head.length
