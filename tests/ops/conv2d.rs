@@ -8,7 +8,7 @@ use tasr::ops::{Activation, Epilogue, Segment, Segments};
 use tasr::tensor::Tensor;
 
 use crate::support::oracle::conv as oracle;
-use crate::support::{Array, Random, Trial, check_gradients, run};
+use crate::support::{Array, Random, Trial, Types, check_gradients, run};
 
 /// Rows of the epilogue's addition to each image.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -187,19 +187,19 @@ impl Case {
     }
 
     fn check_gradients(&self, seed: u64) {
-        // A sum that rounding takes across a kink has the other slope: the gradients of kinked activations are tried in
-        // `elementwise`, of inputs that are exact.
-        let activation = match self.activation {
+        // A sum that rounding takes across a kink has the other slope: in half precision the gradients of kinked
+        // activations are tried in `elementwise`, of inputs that are exact.
+        let smooth = match self.activation {
             Activation::Relu | Activation::LeakyRelu(_) => Activation::Gelu,
             smooth => smooth,
         };
-        let case = Case { activation, ..self.clone() };
-        let pixels = self.n * self.h * self.w;
-        let terms = (self.channels() * self.kernel * self.kernel).max(pixels);
-        let stored = if activation == Activation::None { 1 } else { pixels };
-        let trial =
-            Trial::new(format!("{case:?}"), case.inputs(&mut Random::new(seed)), terms).stored(stored);
-        check_gradients(&trial, |cx, inputs| case.on_device(cx, inputs), |inputs| case.in_oracle(inputs));
+        let terms = (self.channels() * self.kernel * self.kernel).max(self.n * self.h * self.w);
+        for (activation, types) in [(self.activation, Types::F32), (smooth, Types::Halves)] {
+            let case = Case { activation, ..self.clone() };
+            let inputs = case.inputs(&mut Random::new(seed));
+            let trial = Trial::new(format!("{case:?}"), inputs, terms).types(types).behind(activation);
+            check_gradients(&trial, |cx, inputs| case.on_device(cx, inputs), |inputs| case.in_oracle(inputs));
+        }
     }
 }
 

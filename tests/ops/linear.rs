@@ -34,9 +34,8 @@ fn check(random: &mut Random, rows: &[usize], k: usize, o: usize, activation: Ac
         ]);
     }
     let scale = if full { 0.7f32 } else { 1.0 };
-    let stored = if activation == Activation::None { 1 } else { rows.iter().product() };
-    let name = format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}");
-    let trial = Trial::new(name, inputs, k).stored(stored);
+    let trial = Trial::new(format!("linear {rows:?} {k} -> {o}, {activation:?}, full {full}"), inputs, k)
+        .behind(activation);
     check_both(
         &trial,
         rows.iter().product::<usize>() * k * o < 20_000,

@@ -9,6 +9,15 @@ use tasr::tensor::DType;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance(f64);
 
+/// Half a unit in the last place, of one.
+pub fn half_unit(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2f64.powi(-24),
+        DType::F16 => 2f64.powi(-11),
+        DType::BF16 => 2f64.powi(-8),
+    }
+}
+
 impl Tolerance {
     /// For results stored as `dtype` that are sums of `terms` products.
     ///
@@ -16,20 +25,7 @@ impl Tolerance {
     /// between fused steps; f32 sums of `terms` random products drift like the square root of their number;
     /// and the approximated functions (exp, erf) are good to a few units of f32.
     pub fn new(dtype: DType, terms: usize) -> Self {
-        Self::of_stored(dtype, terms, 1)
-    }
-
-    /// The same for sums of `stored` values that are rounded to `dtype` before they are added up: their errors drift
-    /// like the square root of their number.
-    pub fn of_stored(dtype: DType, terms: usize, stored: usize) -> Self {
-        let half_unit = match dtype {
-            DType::F32 => 2f64.powi(-24),
-            DType::F16 => 2f64.powi(-11),
-            DType::BF16 => 2f64.powi(-8),
-        };
-        Tolerance(
-            2.0 * half_unit * (stored as f64).sqrt() + 2f64.powi(-24) * (16.0 + 2.0 * (terms as f64).sqrt()),
-        )
+        Tolerance(2.0 * half_unit(dtype) + 2f64.powi(-24) * (16.0 + 2.0 * (terms as f64).sqrt()))
     }
 
     /// The relative error itself.

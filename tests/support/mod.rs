@@ -14,4 +14,4 @@ pub use array::Array;
 pub use compare::{Tolerance, compare};
 pub use gradient::check_gradients;
 pub use random::Random;
-pub use trial::{Trial, run};
+pub use trial::{Trial, Types, run};

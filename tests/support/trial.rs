@@ -6,11 +6,21 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tasr::autograd::Cx;
 use tasr::device::{Cpu, Device, MatrixUnit};
 use tasr::error::Result;
+use tasr::ops::Activation;
 use tasr::ops::elementwise::cast;
 use tasr::tensor::{DType, Tensor};
 
 use super::array::{Stored, shape};
 use super::{Array, Tolerance, compare};
+
+/// Element types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Types {
+    All,
+    F32,
+    /// those that round to half as many bits
+    Halves,
+}
 
 /// What is tried, and how exact it has to be.
 #[derive(Clone, Debug)]
@@ -21,20 +31,34 @@ pub struct Trial {
     pub terms: usize,
     /// how much the computation magnifies the rounding of its inputs
     pub magnification: f64,
-    /// values in the longest sum of a gradient that are stored before they are added up
-    pub stored: usize,
+    /// the element types that it is tried in, of those that a device has
+    pub types: Types,
+    /// gradients are rounded before they are added up over pixels: those behind an activation
+    pub rounds_terms: bool,
     /// tried on the emulator too
     pub emulated: bool,
 }
 
 impl Trial {
     pub fn new(name: impl Into<String>, inputs: Vec<Array>, terms: usize) -> Self {
-        Trial { name: name.into(), inputs, terms, magnification: 1.0, stored: 1, emulated: false }
+        Trial {
+            name: name.into(),
+            inputs,
+            terms,
+            magnification: 1.0,
+            types: Types::All,
+            rounds_terms: false,
+            emulated: false,
+        }
     }
 
-    /// Gradients are sums of `stored` values that are rounded first: those behind an activation, over all pixels.
-    pub fn stored(self, stored: usize) -> Self {
-        Trial { stored, ..self }
+    pub fn types(self, types: Types) -> Self {
+        Trial { types, ..self }
+    }
+
+    /// With an activation other than none, terms of gradients are stored.
+    pub fn behind(self, activation: Activation) -> Self {
+        Trial { rounds_terms: activation != Activation::None, ..self }
     }
 
     pub fn magnified(self, magnification: f64) -> Self {
@@ -58,7 +82,12 @@ pub fn targets(trial: &Trial) -> Vec<(String, Vec<DType>)> {
         "cpu" => vec![DType::F32, DType::BF16],
         _ => vec![DType::F32, DType::F16, DType::BF16],
     };
-    names.into_iter().map(|name| (name.clone(), dtypes(&name))).collect()
+    let tried = |dtype: &DType| match trial.types {
+        Types::All => true,
+        Types::F32 => *dtype == DType::F32,
+        Types::Halves => *dtype != DType::F32,
+    };
+    names.into_iter().map(|name| (name.clone(), dtypes(&name).into_iter().filter(tried).collect())).collect()
 }
 
 /// A device of its own. The emulator's without the checks, whose margins around each allocation would count as memory:
