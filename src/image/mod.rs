@@ -19,7 +19,7 @@ pub mod resize;
 pub use alpha::{network_colour, recombine};
 pub use decode::{DecodeLimits, decode, decode_bytes, stated_size};
 pub use discover::{Source, discover};
-pub use encode::{EncodeOptions, Encoded, check_size, encode, encode_bytes};
+pub use encode::{EncodeOptions, Encoded, check_size, encode, encode_bytes, write_whole};
 pub use format::Format;
 pub use hash::content_hash;
 pub use picture::{Picture, to_byte};

@@ -15,6 +15,7 @@ use super::log::{EventFile, LineFile};
 use super::validate::Validator;
 use crate::error::{Error, Result};
 use crate::image::hash::fnv1a_64;
+use crate::image::write_whole;
 use crate::ops::Cx;
 use crate::ops::adamw::AdamW;
 use crate::pipeline::progress::{FileEnd, Progress};
@@ -390,7 +391,7 @@ impl<'a> Run<'a> {
         let sampled = validator.run(self.cx, &*self.lesson)?;
         for (i, one) in sampled.iter().enumerate() {
             let path = folder.join(format!("{i:03}.png"));
-            std::fs::write(&path, &one.png).map_err(|e| Error::io("write the picture", &path, &e))?;
+            write_whole(&path, &one.png)?;
             events.image(self.done, &format!("validation/{i}"), one.size, &one.png)?;
         }
         let mean = sampled.iter().map(|one| one.psnr).sum::<f64>() / sampled.len().max(1) as f64;

@@ -97,10 +97,13 @@ fn what_cannot_be_drawn_is_said() {
     };
     fails(&["-o", &folder.text("maps.jpg")], 2, ".png");
     fails(&["-o", &folder.text("gone/maps.png")], 2, "create it first");
+    let run = tasr(&["maps", &models, "-o", &sheet]);
+    assert!(run.code == 2 && run.stderr.contains("give one picture"), "{run}");
     fails(&["-o", &low], 2, "--overwrite");
     fails(&["-o", &sheet, "--range", "1,0"], 2, "--range");
     fails(&["-o", &sheet, "--", "--stepz", "3"], 2, "behind --");
-    fails(&["-o", &sheet, "--adapters", "0", "--", "--models", &models, "--steps", "1"], 2, "--adapters");
+    fails(&["-o", &sheet, "--adapters", "0"], 2, "--adapters");
+    fails(&["-o", &sheet, "--adapters", "99", "--", "--models", &models, "--steps", "1"], 2, "--adapters");
     fails(&["-o", &sheet, "--", "--models", &models, "--steps", "1", "--adapter", "none"], 4, "tasr");
     let fix = "--control-until";
     fails(&["-o", &sheet, "--", "--models", &models, "--steps", "1", "--control-until", "0"], 4, fix);

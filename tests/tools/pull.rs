@@ -163,11 +163,19 @@ fn sums_are_held() {
     failed(&run, 7, &["SHA-256", &sum(&data), &sum(&damaged), "removed"]);
     assert_eq!(names(&folder), Vec::<String>::new());
 
+    // A part of other bytes, of which nobody knows whose they are, does not spoil a good source.
+    fs::write(folder.path("models").join(PART), bytes(1000).into_iter().rev().collect::<Vec<_>>())
+        .expect("writes");
     server.put(PATH, &data, "\"one\"", Conduct::Proper);
-    assert_eq!(pull(&server, &folder, &[]).code, 0);
+    let run = pull(&server, &folder, &[]);
+    assert!(run.code == 0 && run.stderr.contains("fetched again") && found(&folder) == data, "{run}");
     // A file that is there is held to it, too.
     fs::write(folder.path("models").join(NAME), &damaged).expect("writes");
     failed(&pull(&server, &folder, &[]), 4, &[NAME, "SHA-256", "remove it"]);
+    // Sums that cannot be read are not the same as none.
+    server.put("/SHA256SUMS", &[], "\"s\"", Conduct::Status(500));
+    let run = pull(&server, &folder, &[]);
+    assert!(run.code == 0 && run.stderr.contains("sums are not known"), "{run}");
 }
 
 #[test]

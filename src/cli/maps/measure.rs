@@ -56,15 +56,16 @@ impl Maps {
     pub fn read(trace: &Path) -> Result<Self> {
         let bytes = std::fs::read(trace).map_err(|e| Error::io("read", trace, &e))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| Error::internal(format!("a trace: {e}")))?;
+        let traced = |step: usize, adapter: usize| file.tensor(&format!("step{step}.map.{adapter}")).ok();
         let map = |step: usize, adapter: usize| {
-            let tensor = file.tensor(&format!("step{step}.map.{adapter}")).ok()?;
+            let tensor = traced(step, adapter)?;
             let [.., height, width] = *tensor.shape() else { return None };
             let values = tensor.data().chunks_exact(4).take(height * width);
             let values = values.map(|v| f32::from_le_bytes([v[0], v[1], v[2], v[3]])).collect();
             Some(Map { height, width, values })
         };
-        let steps = (0..).take_while(|&step| map(step, 0).is_some()).count();
-        let adapters = (0..).take_while(|&adapter| map(0, adapter).is_some()).count();
+        let steps = (0..).take_while(|&step| traced(step, 0).is_some()).count();
+        let adapters = (0..).take_while(|&adapter| traced(0, adapter).is_some()).count();
         if steps == 0 {
             return Err(Error::weights("no adapter weighed anything: there are no maps to draw")
                 .fix("give a system with adapters, and a ControlNet that works (--control-until)"));

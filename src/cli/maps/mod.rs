@@ -12,7 +12,7 @@ use sheet::Sheet;
 
 use super::upscale;
 use crate::error::{Error, Result};
-use crate::image::{EncodeOptions, Picture, encode};
+use crate::image::{EncodeOptions, Picture, encode, write_whole};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     columns: u16,
     /// Which adapters are drawn, from 1 on [default: all]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = upscale::values::count)]
     adapters: Vec<usize>,
     /// Longer side of a map on the sheet
     #[arg(long, value_name = "PIXELS", default_value_t = 96, value_parser = clap::value_parser!(u16).range(16..=1024))]
@@ -78,7 +78,7 @@ struct Upscale {
 /// # Errors
 /// Those of `upscale`; a system without adapters, an adapter that it does not have, files that exist.
 pub fn run(args: Args) -> Result<()> {
-    check_output(&args)?;
+    check(&args)?;
     let maps = {
         let scratch = Scratch::beside(&args.output);
         upscale::run(upscale_of(&args, &scratch)?)?;
@@ -95,13 +95,20 @@ pub fn run(args: Args) -> Result<()> {
     let picture = Picture::of_colour(sheet.width, sheet.height, sheet.colour);
     encode(&picture, &args.output, &EncodeOptions::default())?;
     if let Some(path) = &args.figures {
-        write(path, &figures(&maps))?;
+        let text =
+            serde_json::to_string_pretty(&figures(&maps)).map_err(|e| Error::internal(e.to_string()))?;
+        write_whole(path, format!("{text}\n").as_bytes())?;
     }
     print!("{}", summary(&maps));
     Ok(())
 }
 
-fn check_output(args: &Args) -> Result<()> {
+/// Refuses at once what could not be drawn or written in the end.
+fn check(args: &Args) -> Result<()> {
+    if args.input.is_dir() {
+        let place = args.input.display().to_string();
+        return Err(Error::usage("this is a folder").at(place).fix("give one picture"));
+    }
     let png = args.output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
     let place = args.output.display().to_string();
     if !png {
@@ -212,15 +219,6 @@ fn summary(maps: &Maps) -> String {
         maps.maps.len()
     );
     text
-}
-
-fn write(path: &Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::internal(e.to_string()))? + "\n";
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|e| Error::io("write", path, &e))
 }
 
 #[cfg(test)]

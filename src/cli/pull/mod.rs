@@ -6,11 +6,12 @@ mod request;
 mod transfer;
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalogue::{ENTRIES, Entry};
-use transfer::{Manner, make_folder};
+use transfer::Manner;
 
 use super::interrupt::Interrupt;
 use super::progress::{Mode, Reporter};
@@ -88,9 +89,7 @@ pub fn run(args: Args) -> Result<()> {
         .filter(|entry| args.names.is_empty() || args.names.iter().any(|name| name == entry.name))
         .collect();
     let sums = match &mirror {
-        Some(mirror) => {
-            manner.text(&format!("{mirror}/SHA256SUMS"))?.map_or_else(HashMap::new, |text| sums_in(&text))
-        }
+        Some(mirror) => sums_of(mirror, &manner)?,
         None => HashMap::new(),
     };
     let mut pulls: Vec<Pull> =
@@ -101,18 +100,19 @@ pub fn run(args: Args) -> Result<()> {
     if args.dry_run {
         return tell(&pulls, &folder, &manner);
     }
-    make_folder(&folder)?;
+    fs::create_dir_all(&folder).map_err(|e| Error::io("make the folder", &folder, &e))?;
     reporter.begin_run(pulls.len());
     for pull in &pulls {
         let name = pull.entry.file;
         reporter.begin_file(name);
-        match pull.run(&manner) {
-            Ok(true) => {
-                reporter.end_file(name, FileEnd::Written { output: &pull.target.display().to_string() });
-            }
-            Ok(false) => reporter.end_file(name, FileEnd::Skipped { why: "already there" }),
-            Err(error) => return Err(error),
-        }
+        let output = pull.target.display().to_string();
+        reporter.end_file(
+            name,
+            match pull.run(&manner)? {
+                true => FileEnd::Written { output: &output },
+                false => FileEnd::Skipped { why: "already there" },
+            },
+        );
     }
     Ok(())
 }
@@ -190,6 +190,16 @@ fn tell(pulls: &[Pull], folder: &Path, manner: &Manner) -> Result<()> {
         free_space(&folder.join(".")).map_or_else(String::new, |free| format!(", {} free", in_units(free)));
     println!("into {}{free}", folder.display());
     Ok(())
+}
+
+/// The sums that a mirror tells. One that cannot be asked is used all the same, and it is said that it told none.
+fn sums_of(mirror: &str, manner: &Manner) -> Result<HashMap<String, String>> {
+    let url = format!("{mirror}/SHA256SUMS");
+    let text = manner.text(&url)?.unwrap_or_else(|why| {
+        manner.progress.note(&format!("{url}: {why}; the mirror's own sums are not known"));
+        String::new()
+    });
+    Ok(sums_in(&text))
 }
 
 /// File names and sums of the lines `SUM  NAME` or `SUM *NAME`.

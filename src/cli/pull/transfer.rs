@@ -1,6 +1,5 @@
 //! Brings one file, from the first source that has it, going on where a transfer broke.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -59,20 +58,23 @@ impl Manner<'_> {
         })
     }
 
-    /// The text of a small file; `None` where a source has none.
+    /// The text of a small file: nothing where a source has none; or why it did not come.
     ///
     /// # Errors
     /// An interrupt.
-    pub fn text(&self, url: &str) -> Result<Option<String>> {
+    pub fn text(&self, url: &str) -> Result<std::result::Result<String, String>> {
         const MOST: usize = 1 << 20;
         let answer = Answer::to(Wanted { url: url.into(), from: None, head_only: false }, self.patience);
         let mut text = Vec::new();
         loop {
             match answer.next(|| self.check())? {
                 Ok(Piece::Head(Head { status: 200, .. })) => {}
+                Ok(Piece::Head(Head { status: 403 | 404 | 410, .. })) => return Ok(Ok(String::new())),
+                Ok(Piece::Head(head)) => return Ok(Err(format!("status {}", head.status))),
                 Ok(Piece::Bytes(bytes)) if text.len() + bytes.len() <= MOST => text.extend(bytes),
-                Ok(Piece::End) => return Ok(String::from_utf8(text).ok()),
-                _ => return Ok(None),
+                Ok(Piece::Bytes(_)) => return Ok(Err("it is too long for a list of sums".to_owned())),
+                Ok(Piece::End) => return Ok(String::from_utf8(text).map_err(|_| "it is no text".to_owned())),
+                Err(broken) => return Ok(Err(broken)),
             }
         }
     }
@@ -110,21 +112,14 @@ impl Manner<'_> {
         sum: Option<&str>,
     ) -> std::result::Result<String, Failure> {
         let mut partial = Partial::open(target, || self.check())?;
-        let mut failures = 0;
-        loop {
-            let before = partial.length();
-            match self.attempt(url, target, &mut partial, sum.is_some()) {
-                Ok(()) => break,
-                Err(Failure::Broken(why)) => {
-                    failures = if partial.length() > before { 1 } else { failures + 1 };
-                    if failures > self.retries {
-                        return Err(Failure::Broken(why));
-                    }
-                    self.progress.note(&format!("{url}: {why}; trying again"));
-                    self.pause(PAUSE * 2u32.saturating_pow(failures - 1).min(64))?;
-                }
-                Err(other) => return Err(other),
-            }
+        // Bytes that an earlier run has left may be others: they are not this source's fault.
+        let inherited = partial.length() > 0;
+        self.complete(url, target, &mut partial, sum.is_some())?;
+        if inherited && sum.is_some_and(|sum| !sum.eq_ignore_ascii_case(&partial.sum())) {
+            self.progress
+                .note(&format!("{url}: what an earlier run has left does not fit; all is fetched again"));
+            partial.restart()?;
+            self.complete(url, target, &mut partial, true)?;
         }
         let found = partial.sum();
         match sum {
@@ -135,6 +130,31 @@ impl Manner<'_> {
             _ => {
                 partial.finish()?;
                 Ok(found)
+            }
+        }
+    }
+
+    /// Requests until nothing is missing, or a source breaks too often.
+    fn complete(
+        &self,
+        url: &str,
+        target: &Path,
+        partial: &mut Partial,
+        summed: bool,
+    ) -> std::result::Result<(), Failure> {
+        let mut failures = 0;
+        loop {
+            let before = partial.length();
+            match self.attempt(url, target, partial, summed) {
+                Err(Failure::Broken(why)) => {
+                    failures = if partial.length() > before { 1 } else { failures + 1 };
+                    if failures > self.retries {
+                        return Err(Failure::Broken(why));
+                    }
+                    self.progress.note(&format!("{url}: {why}; trying again"));
+                    self.pause(PAUSE * 2u32.saturating_pow(failures - 1).min(64))?;
+                }
+                ended => return ended,
             }
         }
     }
@@ -231,12 +251,4 @@ fn require_space(target: &Path, bytes: Option<u64>) -> Result<()> {
         .fix("free some space, or give another folder with -o")),
         _ => Ok(()),
     }
-}
-
-/// Makes the folder that files go into.
-///
-/// # Errors
-/// The disk refuses.
-pub fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|e| Error::io("make the folder", folder, &e))
 }

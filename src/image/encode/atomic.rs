@@ -9,10 +9,13 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Writes `bytes` under a temporary name beside `path`, then renames. On failure the temporary file is removed.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// The path is a folder's, or the disk refuses.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let failed = |e: std::io::Error| {
-        let error = Error::io("write the picture", path, &e);
+        let error = Error::io("write", path, &e);
         match e.kind() {
             ErrorKind::NotFound => error.fix("create its folder first"),
             ErrorKind::PermissionDenied => error.fix("choose a folder that you may write to"),

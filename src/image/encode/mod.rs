@@ -9,6 +9,7 @@ mod formats;
 
 use super::{Format, Picture};
 use crate::error::{Error, Result};
+pub use atomic::write_whole;
 use std::path::Path;
 
 /// How to write a picture.
@@ -52,7 +53,7 @@ pub fn encode(picture: &Picture, path: &Path, options: &EncodeOptions) -> Result
             .fix("use .png, .jpg, .webp, .tif or .bmp")
     })?;
     let Encoded { bytes, notes } = encode_bytes(picture, format, options).map_err(|e| e.at(place()))?;
-    atomic::write(path, &bytes)?;
+    write_whole(path, &bytes)?;
     Ok(notes)
 }
 

@@ -76,24 +76,14 @@ impl Layout {
             out.fill(bf16::ZERO);
             let columns = COLUMNS.min(outputs - panel * COLUMNS);
             for chunk in &chunks {
-                let padded = chunk.depth / taps;
                 for column in 0..columns {
-                    let output = panel * COLUMNS + column;
-                    for (tap, span) in chunk.spans.iter().enumerate() {
-                        let line = &values[(output * channels + span.offset) * taps..];
-                        let start = chunk.start + tap * padded;
-                        for channel in 0..span.length {
-                            out[place(start + channel, column)] =
-                                HostElement::narrow(line[channel * taps + tap]);
-                        }
-                    }
+                    let line = &values[(panel * COLUMNS + column) * channels * taps..][..channels * taps];
+                    chunk.places(taps, column, |value, place| out[place] = HostElement::narrow(line[value]));
                 }
             }
         });
     }
-}
 
-impl Layout {
     /// The reverse of [`Layout::pack`]: `values` [O, C, taps] from packed weights.
     pub fn unpack(&self, packed: &[bf16], values: &mut [f32]) {
         use rayon::prelude::*;
@@ -104,24 +94,26 @@ impl Layout {
         }
         let chunks = self.chunks(|_| 0);
         values.par_chunks_exact_mut(channels * taps).enumerate().for_each(|(output, line)| {
-            let (panel, column) = (output / COLUMNS, output % COLUMNS);
-            let packed = &packed[panel * self.depth() * COLUMNS..];
+            let packed = &packed[output / COLUMNS * self.depth() * COLUMNS..];
             for chunk in &chunks {
-                let padded = chunk.depth / taps;
-                for (tap, span) in chunk.spans.iter().enumerate() {
-                    for channel in 0..span.length {
-                        let depth = chunk.start + tap * padded + channel;
-                        line[(span.offset + channel) * taps + tap] = packed[place(depth, column)].wide();
-                    }
-                }
+                chunk.places(taps, output % COLUMNS, |value, place| line[value] = packed[place].wide());
             }
         });
     }
 }
 
-/// Where the input at `depth` of a column of a panel lies: inputs lie in pairs.
-fn place(depth: usize, column: usize) -> usize {
-    depth / 2 * 2 * COLUMNS + 2 * column + depth % 2
+impl Chunk {
+    /// For every weight of the chunk in a column of a panel: its place in the output's weights [C, taps], and in the
+    /// panel, where inputs lie in pairs. The chunk's spans begin at their first channel.
+    fn places(&self, taps: usize, column: usize, mut each: impl FnMut(usize, usize)) {
+        let padded = self.depth / taps;
+        for (tap, span) in self.spans.iter().enumerate() {
+            for channel in 0..span.length {
+                let depth = self.start + tap * padded + channel;
+                each((span.offset + channel) * taps + tap, depth / 2 * 2 * COLUMNS + 2 * column + depth % 2);
+            }
+        }
+    }
 }
 
 /// Packed weights.
