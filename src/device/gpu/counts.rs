@@ -1,7 +1,9 @@
 //! How often the host has to do with a GPU: what must not happen in a step is counted, so that tests can tell.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 /// Counts since the device was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +47,8 @@ pub struct Tally {
     uploads: AtomicUsize,
     downloads: AtomicUsize,
     waits: AtomicUsize,
-    /// names of the kernels started, while somebody asks for them
-    log: Mutex<Option<Vec<&'static str>>>,
+    /// names of the kernels that a thread starts, for the threads that ask for them
+    logs: Mutex<HashMap<ThreadId, Vec<&'static str>>>,
 }
 
 fn add(counter: &AtomicUsize) {
@@ -56,19 +58,23 @@ fn add(counter: &AtomicUsize) {
 impl Tally {
     pub fn launch(&self, name: &'static str) {
         add(&self.launches);
-        if let Some(log) = &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(log) = self.logs().get_mut(&thread::current().id()) {
             log.push(name);
         }
     }
 
-    /// Notes names from now on.
+    /// Notes the names of what this thread starts from now on. Threads may share a device: each has its own.
     pub fn log(&self) {
-        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+        self.logs().insert(thread::current().id(), Vec::new());
     }
 
     /// The names since [`Tally::log`].
     pub fn take_log(&self) -> Vec<&'static str> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+        self.logs().remove(&thread::current().id()).unwrap_or_default()
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<ThreadId, Vec<&'static str>>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn replay(&self) {
@@ -101,5 +107,30 @@ impl Tally {
             downloads: read(&self.downloads),
             waits: read(&self.waits),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_reads_the_names_that_it_started() {
+        let tally = Tally::default();
+        tally.log();
+        tally.launch("mine");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                tally.launch("unasked");
+                tally.log();
+                tally.launch("theirs");
+                assert_eq!(tally.take_log(), ["theirs"]);
+            });
+        });
+        tally.launch("mine too");
+        assert_eq!(tally.take_log(), ["mine", "mine too"]);
+        tally.launch("unasked");
+        assert!(tally.take_log().is_empty());
+        assert_eq!(tally.read().launches, 5);
     }
 }

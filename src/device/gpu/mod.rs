@@ -235,7 +235,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// The result of `work`, and the names of the kernels that it started.
+    /// The result of `work`, and the names of the kernels that this thread started for it.
     ///
     /// # Errors
     /// Those of `work`.
