@@ -311,6 +311,18 @@ fn packed_for_large_images() {
     large([1, 150, 64], 24, 24).full().check(15);
 }
 
+/// Narrow convolutions share out pixels or taps among threads, wide ones each product.
+#[test]
+fn products_that_are_wide_enough_for_all_threads() {
+    let wide = |size| Case::new(size, 136, 128, 3);
+    wide([2, 5, 7]).full().check(16);
+    Case { stride: 2, padding: Padding::RightBelow, ..wide([1, 6, 5]) }.check(17);
+    Case { large: true, ..wide([1, 6, 4]) }.check(18);
+    wide([1, 3, 5]).check_gradients(19);
+    Case { stride: 2, ..wide([1, 4, 5]) }.check_gradients(20);
+    Case { large: true, ..wide([1, 4, 2]) }.check_gradients(21);
+}
+
 #[test]
 fn odd_images_and_strides_do_not_fit_what_is_packed_for_large_ones() {
     let cx = Cx::new(tasr::device::Device::cpu(), tasr::tensor::DType::F32).unwrap();

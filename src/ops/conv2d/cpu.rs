@@ -26,6 +26,17 @@ use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
 const CHUNK_PIXELS: usize = 4096;
 /// Most scratch of one convolution, in elements; a single row may exceed it.
 const MOST_SCRATCH: usize = 16 << 20;
+/// Weights of a tap up to which a product is over before a pool's threads have met: the pixels, or the taps, are then
+/// shared out once, and each thread multiplies by itself.
+const NARROW: usize = 128 * 128;
+/// Pixels, or tiles, that a thread takes at once in a narrow convolution. A constant, so that the sums are the same
+/// whatever the number of threads.
+pub(super) const SHARE: usize = 512;
+
+/// True when the products of a tap are too small for several threads.
+pub(super) fn is_narrow(g: &Geometry) -> bool {
+    g.c * g.o <= NARROW
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
@@ -311,11 +322,22 @@ impl Chunk<'_> {
     ) {
         let (c, o) = (self.g.c, self.g.o);
         let plane = self.band.plane(self.g);
-        for tap in 0..self.g.kernel * self.g.kernel {
-            let (parity, offset) = self.tap(tap);
-            let band = Matrix::new(&planes[parity * plane + offset * c..], self.band.sums(), c, c);
-            let part = Matrix::new(&weight[tap * c * o..], c, o, o);
-            multiply(sums, o, (band, part), 1.0, tap > 0, Threads::All);
+        let all_taps = |first: usize, sums: &mut [f32], threads: Threads| {
+            for tap in 0..self.g.kernel * self.g.kernel {
+                let (parity, offset) = self.tap(tap);
+                let start = parity * plane + (first + offset) * c;
+                let band = Matrix::new(&planes[start..], sums.len() / o, c, c);
+                let part = Matrix::new(&weight[tap * c * o..], c, o, o);
+                multiply(sums, o, (band, part), 1.0, tap > 0, threads);
+            }
+        };
+        let sums = &mut sums[..self.band.sums() * o];
+        match is_narrow(self.g) {
+            true => sums
+                .par_chunks_mut(SHARE * o)
+                .enumerate()
+                .for_each(|(share, sums)| all_taps(share * SHARE, sums, Threads::One)),
+            false => all_taps(0, sums, Threads::All),
         }
         self.store(sums, end, result);
     }

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::cpu::{Band, Chunk, Method, direct, for_chunks, host_affine};
+use super::cpu::{Band, Chunk, Method, SHARE, direct, for_chunks, host_affine, is_narrow};
 use super::weight::{Algorithm, FEW_INPUTS, FEW_OUTPUTS};
 use super::{Conv2d, ConvWeight, Geometry, winograd};
 use crate::error::Result;
@@ -109,15 +109,21 @@ pub fn input_gradient(
                     });
                 }
             } else {
-                for tap in 0..taps {
-                    let (parity, offset) = chunk.tap(tap);
+                let turned = |tap: usize| {
                     let (start, stride) = match g.o <= FEW_OUTPUTS {
                         true => (tap * g.o, taps * g.o),
                         false => (tap * g.c * g.o, g.o),
                     };
-                    let turned = Matrix::new(&values[start..], g.c, g.o, stride).transposed();
-                    let place = &mut planes[parity * plane + offset * g.c..];
-                    multiply(place, g.c, (source, turned), scale, true, Threads::All);
+                    Matrix::new(&values[start..], g.c, g.o, stride).transposed()
+                };
+                if is_narrow(g) {
+                    chunk.spread(rows, &turned, scale, planes);
+                } else {
+                    for tap in 0..taps {
+                        let (parity, offset) = chunk.tap(tap);
+                        let place = &mut planes[parity * plane + offset * g.c..];
+                        multiply(place, g.c, (source, turned(tap)), scale, true, Threads::All);
+                    }
                 }
             }
         }
@@ -204,13 +210,21 @@ pub fn weight_gradient(
         let rows = &mut rest[..sums * g.o];
         chunk.load(&pixels, affine, planes);
         chunk.lay_out(gradient, rows);
-        for (tap, total) in totals.chunks_exact_mut(g.o * g.c).enumerate() {
+        let rows = Matrix::new(rows, sums, g.o, g.o).transposed();
+        let one_tap = |(tap, total): (usize, &mut [f32]), threads: Threads| {
             let (parity, offset) = chunk.tap(tap);
-            let product = (
-                Matrix::new(rows, sums, g.o, g.o).transposed(),
-                Matrix::new(&planes[parity * plane + offset * g.c..], sums, g.c, g.c),
-            );
-            multiply(total, g.c, product, scale, started, Threads::All);
+            let band = Matrix::new(&planes[parity * plane + offset * g.c..], sums, g.c, g.c);
+            multiply(total, g.c, (rows, band), scale, started, threads);
+        };
+        match is_narrow(g) {
+            true => {
+                let totals = totals.par_chunks_exact_mut(g.o * g.c).enumerate();
+                totals.for_each(|total| one_tap(total, Threads::One));
+            }
+            false => {
+                let totals = totals.chunks_exact_mut(g.o * g.c).enumerate();
+                totals.for_each(|total| one_tap(total, Threads::All));
+            }
         }
         started = true;
     });
@@ -240,6 +254,36 @@ impl Chunk<'_> {
                 }
             }
         });
+    }
+
+    /// Adds to every pixel of the zeroed `planes` the products of the sums that read it, `rows`, with the matrices of
+    /// their taps, [O, C].
+    fn spread<'a>(
+        &self,
+        rows: &[f32],
+        turned: &(impl Fn(usize) -> Matrix<'a> + Sync),
+        scale: f32,
+        planes: &mut [f32],
+    ) {
+        let g = self.g;
+        let sums = self.band.sums();
+        let all_taps = |own: usize, first: usize, place: &mut [f32]| {
+            let end = first + place.len() / g.c;
+            for tap in 0..g.kernel * g.kernel {
+                let (parity, offset) = self.tap(tap);
+                // the pixels of this share that the tap of some sum reads
+                let (from, to) = (first.max(offset), end.min(offset + sums));
+                if parity == own && from < to {
+                    let source = Matrix::new(&rows[(from - offset) * g.o..], to - from, g.o, g.o);
+                    let place = &mut place[(from - first) * g.c..];
+                    multiply(place, g.c, (source, turned(tap)), scale, true, Threads::One);
+                }
+            }
+        };
+        for (own, plane) in planes.chunks_exact_mut(self.band.plane(g)).enumerate() {
+            let shares = plane.par_chunks_mut(SHARE * g.c).enumerate();
+            shares.for_each(|(share, place)| all_taps(own, share * SHARE, place));
+        }
     }
 
     /// Lays side by side, for every pixel of a single plane, the rows of the sums that read it: tap after tap.

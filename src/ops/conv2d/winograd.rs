@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::cpu::{Chunk, Piece};
+use super::cpu::{Chunk, Piece, SHARE, is_narrow};
 use crate::ops::host::math::vectorised;
 use crate::ops::host::matmul::{Matrix, Threads, multiply};
 use crate::ops::host::rows::HostEpilogue;
@@ -132,9 +132,20 @@ impl Chunk<'_> {
             let band: [&[f32]; 4] = std::array::from_fn(|i| &planes[(first + i) * width..][..width + c]);
             vectorised!({ transform_inputs(band, c, line) });
         });
-        for place in 0..PLACES {
-            let product = (Matrix::new(&inputs[place * c..], tiles, c, PLACES * c), weight.matrix(place));
-            multiply(&mut sums[place * o..], PLACES * o, product, 1.0, false, Threads::All);
+        let all_places = |inputs: &[f32], sums: &mut [f32], threads: Threads| {
+            let tiles = sums.len() / (PLACES * o);
+            for place in 0..PLACES {
+                let product = (Matrix::new(&inputs[place * c..], tiles, c, PLACES * c), weight.matrix(place));
+                multiply(&mut sums[place * o..], PLACES * o, product, 1.0, false, threads);
+            }
+        };
+        let sums = &mut sums[..tiles * PLACES * o];
+        match is_narrow(self.g) {
+            true => sums
+                .par_chunks_mut(SHARE * PLACES * o)
+                .zip(inputs.par_chunks(SHARE * PLACES * c))
+                .for_each(|(sums, inputs)| all_places(inputs, sums, Threads::One)),
+            false => all_places(inputs, sums, Threads::All),
         }
         for (index, piece) in self.pieces.iter().enumerate() {
             let rows = self.band.rows / 2;
