@@ -387,7 +387,7 @@ impl SystemConfig {
                 },
                 vae: VaeConfig { widths: vec![64; 4], blocks: 0, latent: 16 },
                 text: Conditioning::Empty(64),
-                rrdb: RrdbConfig { features: 32, blocks: 3, growth: 16 },
+                rrdb: RrdbConfig { features: 32, blocks: 6, growth: 16 },
             }),
             _ => Err(Error::usage(format!("unknown preset '{name}'"))
                 .at("--preset")

@@ -106,7 +106,7 @@ fn every_tool_knows_its_files() {
     }
     assert_eq!(told[0]["kind"], "Stable Diffusion, single file (UNet, autoencoder, no text)");
     assert_eq!(told[1]["kind"], "TASR, ControlNet and official adapters");
-    assert_eq!(told[2]["kind"], "RRDBNet, 3 blocks of 32 features, growth 16 (BSRNet names)");
+    assert_eq!(told[2]["kind"], "RRDBNet, 6 blocks of 32 features, growth 16 (BSRNet names)");
     // Ten residuals: two blocks and a step down at two levels, two blocks at the last, the stem, the middle.
     let adapters = told[1]["parts"][1]["tensors"].as_u64();
     assert_eq!(adapters, Some(10 * 12));

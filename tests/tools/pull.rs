@@ -211,6 +211,18 @@ fn redirects_are_followed_and_what_is_missing_is_said() {
 }
 
 #[test]
+fn a_file_that_does_not_come_keeps_no_other_from_coming() {
+    let (server, folder, data) = (Server::start(), Folder::new(), bytes(50_000));
+    server.put(PATH, &data, "\"one\"", Conduct::Proper);
+    // Stable Diffusion comes first, and the mirror has none.
+    let output = folder.text("models");
+    let run = tasr(&["pull", "sd", "tasr", "--mirror", &server.url, "--mirror-only", "-o", &output]);
+    failed(&run, 7, &["1 of 2 files", &output, "run the command again"]);
+    assert!(run.stderr.contains("v2-1_512-ema-pruned.ckpt") && run.stderr.contains("status 404"), "{run}");
+    assert_eq!(found(&folder), data);
+}
+
+#[test]
 fn too_large_a_file_and_wrong_arguments_are_refused() {
     let (server, folder) = (Server::start(), Folder::new());
     server.put(PATH, &bytes(1000), "\"one\"", Conduct::Announces(1 << 60));

@@ -66,7 +66,8 @@ fn seconds(text: &str) -> std::result::Result<f32, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// A file that no source gives, bytes that are not the published ones, no room, an interrupt.
+/// A file that no source gives, bytes that are not the published ones, no room: of several files at the end, when the
+/// others are there; an interrupt.
 pub fn run(args: Args) -> Result<()> {
     let folder = args.output.or_else(models_folder).ok_or_else(|| {
         Error::usage("no folder for models is known on this system").at("--output").fix("give -o DIR")
@@ -102,19 +103,31 @@ pub fn run(args: Args) -> Result<()> {
     }
     fs::create_dir_all(&folder).map_err(|e| Error::io("make the folder", &folder, &e))?;
     reporter.begin_run(pulls.len());
+    let mut failures = Vec::new();
     for pull in &pulls {
         let name = pull.entry.file;
         reporter.begin_file(name);
         let output = pull.target.display().to_string();
-        reporter.end_file(
-            name,
-            match pull.run(&manner)? {
-                true => FileEnd::Written { output: &output },
-                false => FileEnd::Skipped { why: "already there" },
-            },
-        );
+        match pull.run(&manner) {
+            Ok(true) => reporter.end_file(name, FileEnd::Written { output: &output }),
+            Ok(false) => reporter.end_file(name, FileEnd::Skipped { why: "already there" }),
+            // The error of the only file is that of the run.
+            Err(error) if pulls.len() == 1 || error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => {
+                reporter.end_file(name, FileEnd::Failed { error: &error });
+                failures.push(error);
+            }
+        }
     }
-    Ok(())
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => {
+            let (failed, all) = (failures.len(), pulls.len());
+            Err(Error::new(first.kind(), format!("{failed} of {all} files could not be had"))
+                .at(folder.display().to_string())
+                .fix("run the command again: what came is kept"))
+        }
+    }
 }
 
 /// A file to be fetched.

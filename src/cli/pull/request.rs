@@ -92,6 +92,8 @@ fn ask(wanted: &Wanted, patience: Duration, sender: &Sender) -> std::result::Res
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(patience))
+        // What was asked for in private is not fetched in public, wherever a server sends one.
+        .https_only(wanted.url.starts_with("https://"))
         .user_agent(concat!("tasr/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
