@@ -26,11 +26,12 @@ use crate::ops::host::rows::{HostAffine, HostEpilogue, Pixels};
 const CHUNK_PIXELS: usize = 4096;
 /// Most scratch of one convolution, in elements; a single row may exceed it.
 const MOST_SCRATCH: usize = 16 << 20;
-/// Weights of a tap up to which a product is over before a pool's threads have met: the pixels, or the taps, are then
-/// shared out once, and each thread multiplies by itself.
-const NARROW: usize = 128 * 128;
-/// Pixels, or tiles, that a thread takes at once in a narrow convolution. A constant, so that the sums are the same
-/// whatever the number of threads.
+/// Weights of a tap, C x O, up to which the product of a chunk is over in some tenths of a millisecond at most, when a
+/// pool's threads have hardly met: the pixels, or the taps, are then shared out once, and each thread multiplies by
+/// itself.
+const NARROW: usize = 64 * 64;
+/// Pixels that a thread takes at once in a narrow convolution. A constant, so that the sums are the same whatever the
+/// number of threads.
 pub(super) const SHARE: usize = 512;
 
 /// True when the products of a tap are too small for several threads.

@@ -13,6 +13,8 @@ use crate::ops::host::rows::HostEpilogue;
 
 /// Places of the 4x4 grid.
 pub const PLACES: usize = 16;
+/// Tiles, of four pixels each, that a thread takes at once in a narrow convolution.
+const SHARE_TILES: usize = SHARE / 4;
 /// Channels that are transformed at once.
 pub const LANES: usize = 8;
 
@@ -142,8 +144,8 @@ impl Chunk<'_> {
         let sums = &mut sums[..tiles * PLACES * o];
         match is_narrow(self.g) {
             true => sums
-                .par_chunks_mut(SHARE * PLACES * o)
-                .zip(inputs.par_chunks(SHARE * PLACES * c))
+                .par_chunks_mut(SHARE_TILES * PLACES * o)
+                .zip(inputs.par_chunks(SHARE_TILES * PLACES * c))
                 .for_each(|(sums, inputs)| all_places(inputs, sums, Threads::One)),
             false => all_places(inputs, sums, Threads::All),
         }
