@@ -28,7 +28,8 @@ The configuration is a TOML file; what it does not set has the recipe's value. T
                  schedule = \"constant\" | \"cosine\", clip-norm, ema, checkpointing
   [objective]    target = \"both\" | \"controlnet\" | \"adapters\", adapter-every, controlnet-steps, adapter-steps,
                  pixel-weight, pixel-steps, reward-weight, reward-steps, reward, published-x0;
-                 of stages stage1 and vae: l1-weight, l2-weight; of vae: gradient-weight, kl-weight
+                 of stages stage1 and vae: l1-weight, l2-weight, log-weight; of vae: gradient-weight,
+                 kl-weight
   [data]         pictures (folders, pictures, lists), prompts = \"none\" | \"beside\" | \"tags\", prompt-dropout, size,
                  crop = \"random\" | \"centre\" | \"fit\", flip, cleaner = \"none\" | \"swinir\" | \"stage1\", workers,
                  latent-cache

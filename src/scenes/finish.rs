@@ -20,7 +20,8 @@ pub fn finish(canvas: &Canvas, random: &mut Random) -> Vec<f32> {
     let gamma = (0.15 * random.normal() as f32).exp();
     let black = if random.chance(0.3) { span(random, 0.0, 0.08) } else { 0.0 };
     let grain = [0.0, span(random, 0.002, 0.008), span(random, 0.008, 0.02)][random.choose(&[0.5, 0.4, 0.1])];
-    let grey = random.chance(0.03);
+    // As many as photos in black and white need to be learnt, too.
+    let grey = random.chance(0.1);
     let mut values = Vec::with_capacity(canvas.pixels.len() * 3);
     for (i, &[r, g, b, _]) in canvas.pixels.iter().enumerate() {
         let (x, y) = ((i % canvas.side) as f32, (i / canvas.side) as f32);

@@ -61,6 +61,16 @@ fn stage1_learns_by_squares() {
 }
 
 #[test]
+fn stage1_learns_by_the_logarithm_of_squares() {
+    let settings =
+        "steps = 60\nbatch = 4\nlearning-rate = 2e-3\n[objective]\nl1-weight = 0\nlog-weight = 0.01";
+    let (first, last) = learnt("stage1", "log", settings);
+    // In decibels: 3 for a loss that is halved.
+    let gained = (first - last) * 10.0 / std::f64::consts::LN_10;
+    assert!(gained > 3.0, "the pictures gained {gained} dB");
+}
+
+#[test]
 fn stage1_learns_in_bf16_as_in_f32() {
     let settings = "steps = 60\nbatch = 4\nlearning-rate = 2e-3\nema = 0.9";
     let (first, last) = learnt_in("bf16", "stage1", "l1", settings);

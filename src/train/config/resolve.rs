@@ -66,11 +66,12 @@ pub struct Losses {
     pub published_x0: bool,
 }
 
-/// Weights of what RRDBNet (L1 and L2 of its pictures) and autoencoder (all) minimise.
+/// Weights of what RRDBNet (L1, L2 and logarithm of its pictures' errors) and autoencoder (all) minimise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reconstruction {
     pub l1: f64,
     pub l2: f64,
+    pub log: f64,
     pub gradient: f64,
     pub kl: f64,
 }
@@ -81,16 +82,19 @@ impl Reconstruction {
         let squares = if stage == Stage::Vae { 1.0 } else { 0.0 };
         let l1 = checked("objective.l1-weight", objective.l1_weight.unwrap_or(1.0), 0.0, 1e6)?;
         let l2 = checked("objective.l2-weight", objective.l2_weight.unwrap_or(squares), 0.0, 1e6)?;
-        if l1 + l2 == 0.0 {
+        let log = checked("objective.log-weight", objective.log_weight.unwrap_or(0.0), 0.0, 1e6)?;
+        if l1 + l2 + log == 0.0 {
             return Err(wrong(
                 "objective.l1-weight",
-                "it and objective.l2-weight are 0, so that nothing is learnt".to_string(),
+                "it, objective.l2-weight and objective.log-weight are 0, so that nothing is learnt"
+                    .to_string(),
                 "give one of them a weight above 0",
             ));
         }
         Ok(Reconstruction {
             l1,
             l2,
+            log,
             gradient: checked(
                 "objective.gradient-weight",
                 objective.gradient_weight.unwrap_or(0.5),

@@ -51,7 +51,8 @@ overlay! {
     }
     ObjectiveSettings {
         target, adapter_every, controlnet_steps, adapter_steps, pixel_weight, pixel_steps, reward_weight,
-        reward_steps, reward, published_x0, l1_weight, l2_weight, gradient_weight, kl_weight
+        reward_steps, reward, published_x0, l1_weight, l2_weight, log_weight, gradient_weight,
+        kl_weight
     }
     DataSettings {
         prompts, prompt_dropout, size, crop, flip, cleaner, workers, latent_cache; lists pictures
@@ -215,6 +216,8 @@ pub struct ObjectiveSettings {
     pub l1_weight: Option<f64>,
     /// of stages stage1 and vae: weight of the mean squared error, default 0 in stage1 and 1 in vae
     pub l2_weight: Option<f64>,
+    /// of stages stage1 and vae: weight of the mean logarithm of each picture's mean squared error, default 0
+    pub log_weight: Option<f64>,
     /// of stage vae: weight of the L1 of differences between neighbours
     pub gradient_weight: Option<f64>,
     /// of stage vae: weight of the latents' divergence from the unit normal

@@ -113,6 +113,7 @@ fn what_cannot_be_is_refused_by_its_key() {
         ("[train]\nstage = 1\n[objective]\ntarget = \"both\"", "objective.target"),
         ("[objective]\nreward-steps = [0, 1000]", "objective.reward-steps"),
         ("[train]\nstage = \"stage1\"\n[objective]\nl1-weight = 0", "objective.l1-weight"),
+        ("[objective]\nlog-weight = -1", "objective.log-weight"),
         ("[data]\nsize = 100", "data.size"),
         ("[degradation]\nnoise = [0, 9]", "degradation.noise"),
         ("[degradation]\nrecipe = \"bicubic\"", "degradation.recipe"),

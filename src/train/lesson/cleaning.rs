@@ -1,5 +1,5 @@
 //! Stage `stage1`: the RRDBNet learns to undo degradations, by the mean absolute error of its pictures, the squared
-//! one, or both.
+//! one, the logarithm of each picture's squared one, or a sum of these.
 
 use super::scratch::{Scratch, sizes};
 use super::terms::{errors, learn};
