@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::image::write_whole;
 
 /// A file of one JSON object a line, each with a `step`.
 pub struct LineFile {
@@ -24,7 +25,7 @@ impl LineFile {
             let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
             let kept: String = text.split_inclusive('\n').filter(|line| is_kept(line, step)).collect();
             if kept.len() != text.len() {
-                replace(path, kept.as_bytes())?;
+                write_whole(path, kept.as_bytes())?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path);
@@ -45,13 +46,6 @@ impl LineFile {
 fn is_kept(line: &str, step: u64) -> bool {
     let value: Option<Value> = line.strip_suffix('\n').and_then(|line| serde_json::from_str(line).ok());
     value.and_then(|value| value.get("step")?.as_u64()).is_some_and(|at| at <= step)
-}
-
-/// Writes `bytes` under another name, then renames.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension("part");
-    std::fs::write(&beside, bytes).map_err(|e| Error::io("write", &beside, &e))?;
-    std::fs::rename(&beside, path).map_err(|e| Error::io("write", path, &e))
 }
 
 #[cfg(test)]
