@@ -223,6 +223,36 @@ fn a_file_that_does_not_come_keeps_no_other_from_coming() {
 }
 
 #[test]
+fn a_server_that_drips_is_left_for_the_next_mirror() {
+    let (dripping, other, folder) = (Server::start(), Server::start(), Folder::new());
+    let data = bytes(1_000_000);
+    let sums = format!("{}  {NAME}\n", sum(&data));
+    dripping.put("/SHA256SUMS", sums.as_bytes(), "\"s\"", Conduct::Proper);
+    dripping.put(PATH, &data, "\"one\"", Conduct::Slow(Duration::from_millis(250)));
+    other.put(PATH, &data, "\"other\"", Conduct::Proper);
+    let output = folder.text("models");
+    let fetch = |mirrors: &[&str], slowest: &str| {
+        let rest = ["--mirror-only", "--timeout", "1", "--retries", "1", "--slowest", slowest, "-o", &output];
+        tasr(&[&["pull", "tasr"], mirrors, &rest[..]].concat())
+    };
+    // No server of a test brings a terabyte a second.
+    let alone = fetch(&["--mirror", &dripping.url], "900000000");
+    failed(&alone, 7, &[NAME, &dripping.url, "less than 900.0 GB a second"]);
+    let part = fs::metadata(folder.path("models").join(PART)).expect("a part").len();
+    assert!(part > 0 && dripping.ranges(PATH).len() == 2, "it is asked once more: {alone}");
+
+    let both = fetch(&["--mirror", &dripping.url, "--mirror", &other.url], "900000000");
+    // The other one is as slow by this measure, but what is missing comes within a second.
+    assert!(both.code == 0 && found(&folder) == data, "{both}");
+    let first = other.ranges(PATH)[0].clone().expect("a range");
+    assert_ne!(first, "bytes=0-", "what the slow one brought is kept, for the sum is known");
+
+    fs::remove_file(folder.path("models").join(NAME)).expect("removes");
+    let patient = fetch(&["--mirror", &dripping.url], "0");
+    assert!(patient.code == 0 && found(&folder) == data, "{patient}");
+}
+
+#[test]
 fn too_large_a_file_and_wrong_arguments_are_refused() {
     let (server, folder) = (Server::start(), Folder::new());
     server.put(PATH, &bytes(1000), "\"one\"", Conduct::Announces(1 << 60));
@@ -232,6 +262,7 @@ fn too_large_a_file_and_wrong_arguments_are_refused() {
     failed(&tasr(&["pull", "everything", "-o", &output]), 2, &["everything"]);
     failed(&tasr(&["pull", "-o", &output, "--mirror-only"]), 2, &["--mirror"]);
     failed(&tasr(&["pull", "-o", &output, "--timeout", "never"]), 2, &["--timeout"]);
+    failed(&tasr(&["pull", "-o", &output, "--slowest", "much"]), 2, &["--slowest"]);
 }
 
 #[test]

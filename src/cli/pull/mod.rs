@@ -1,6 +1,7 @@
 //! `tasr pull`: fetches the published weights.
 
 mod catalogue;
+mod pace;
 mod partial;
 mod request;
 mod transfer;
@@ -39,11 +40,11 @@ pub struct Args {
     /// Folder for them, made if need be [default: $TASR_MODELS, or tasr/models in the user's data folder]
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Address that has the files under their names; tried before the published ones
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-    /// Try no other address than the mirror
-    #[arg(long, requires = "mirror")]
+    /// Address that has the files under their names; tried before the published ones. May be given several times
+    #[arg(long = "mirror", value_name = "URL")]
+    mirrors: Vec<String>,
+    /// Try no other address than the mirrors
+    #[arg(long, requires = "mirrors")]
     mirror_only: bool,
     /// Say what would be fetched and from where, and how much there is room for; write nothing
     #[arg(long)]
@@ -54,6 +55,9 @@ pub struct Args {
     /// The longest silence of a server
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     timeout: f32,
+    /// The least that a transfer brings, on average over the time of --timeout, before it counts as broken
+    #[arg(long, value_name = "KB/S", default_value_t = 1.0, value_parser = rate)]
+    slowest: f32,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -61,6 +65,10 @@ pub struct Args {
 
 fn seconds(text: &str) -> std::result::Result<f32, String> {
     text.parse().ok().filter(|seconds| (0.01..1e6).contains(seconds)).ok_or("give a time in seconds".into())
+}
+
+fn rate(text: &str) -> std::result::Result<f32, String> {
+    text.parse().ok().filter(|rate| (0.0..1e9).contains(rate)).ok_or("give a rate in KB a second".into())
 }
 
 /// Runs the command.
@@ -73,30 +81,30 @@ pub fn run(args: Args) -> Result<()> {
         Error::usage("no folder for models is known on this system").at("--output").fix("give -o DIR")
     })?;
     let reporter = Reporter::new(Mode::choose(args.quiet, false), Interrupt::install()?);
-    let mirror = args.mirror.map(|url| url.trim_end_matches('/').to_owned());
-    if let Some(url) =
-        mirror.as_deref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://"))
-    {
+    let mirrors: Vec<&str> = args.mirrors.iter().map(|url| url.trim_end_matches('/')).collect();
+    let is_address = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+    if let Some(url) = mirrors.iter().find(|url| !is_address(url)) {
         let fix = "give an address that begins with https:// or http://";
         return Err(Error::usage(format!("{url} is no address of files")).at("--mirror").fix(fix));
     }
     let manner = Manner {
         retries: args.retries,
         patience: Duration::from_secs_f32(args.timeout),
+        slowest: f64::from(args.slowest) * 1000.0,
         progress: &reporter,
     };
     let wanted: Vec<&Entry> = ENTRIES
         .iter()
         .filter(|entry| args.names.is_empty() || args.names.iter().any(|name| name == entry.name))
         .collect();
-    let sums = match &mirror {
-        Some(mirror) => sums_of(mirror, &manner)?,
-        None => HashMap::new(),
-    };
+    let mut sums = HashMap::new();
+    for mirror in mirrors.iter().rev() {
+        sums.extend(sums_of(mirror, &manner)?); // of two that tell one, the first is believed
+    }
     let mut pulls: Vec<Pull> =
-        wanted.into_iter().map(|entry| Pull::new(entry, &folder, mirror.as_deref(), &sums)).collect();
+        wanted.into_iter().map(|entry| Pull::new(entry, &folder, &mirrors, &sums)).collect();
     if args.mirror_only {
-        pulls.iter_mut().for_each(|pull| pull.sources.truncate(1));
+        pulls.iter_mut().for_each(|pull| pull.sources.truncate(mirrors.len()));
     }
     if args.dry_run {
         return tell(&pulls, &folder, &manner);
@@ -140,12 +148,13 @@ struct Pull<'a> {
 }
 
 impl<'a> Pull<'a> {
-    fn new(entry: &'a Entry, folder: &Path, mirror: Option<&str>, sums: &HashMap<String, String>) -> Self {
+    fn new(entry: &'a Entry, folder: &Path, mirrors: &[&str], sums: &HashMap<String, String>) -> Self {
+        let mirrored = mirrors.iter().map(|url| format!("{url}/{}", entry.file));
         let published = entry.sources.iter().map(|&url| url.to_owned());
         Pull {
             entry,
             target: folder.join(entry.file),
-            sources: mirror.map(|url| format!("{url}/{}", entry.file)).into_iter().chain(published).collect(),
+            sources: mirrored.chain(published).collect(),
             sum: entry.sha256.map(str::to_owned).or_else(|| sums.get(entry.file).cloned()),
         }
     }

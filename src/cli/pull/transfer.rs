@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
 use super::partial::{Origin, Partial};
 use super::request::{Answer, Head, Piece, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -20,6 +21,8 @@ pub struct Manner<'a> {
     pub retries: u32,
     /// the longest silence
     pub patience: Duration,
+    /// the least that a transfer must bring, in bytes a second
+    pub slowest: f64,
     pub progress: &'a dyn Progress,
 }
 
@@ -27,6 +30,8 @@ pub struct Manner<'a> {
 enum Failure {
     /// Trying again may help.
     Broken(String),
+    /// It may, but what such a transfer brings is no reason to go on for ever.
+    Slow(String),
     /// It will not.
     Refused(String),
     /// The whole command ends.
@@ -90,7 +95,7 @@ impl Manner<'_> {
             match self.fetch_from(url, target, sum) {
                 Ok(found) => return Ok(found),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Broken(why) | Failure::Refused(why)) => {
+                Err(Failure::Broken(why) | Failure::Slow(why) | Failure::Refused(why)) => {
                     self.progress.note(&format!("{url}: {why}"));
                     told.push(format!("{url}: {why}"));
                 }
@@ -145,17 +150,17 @@ impl Manner<'_> {
         let mut failures = 0;
         loop {
             let before = partial.length();
-            match self.attempt(url, target, partial, summed) {
-                Err(Failure::Broken(why)) => {
-                    failures = if partial.length() > before { 1 } else { failures + 1 };
-                    if failures > self.retries {
-                        return Err(Failure::Broken(why));
-                    }
-                    self.progress.note(&format!("{url}: {why}; trying again"));
-                    self.pause(PAUSE * 2u32.saturating_pow(failures - 1).min(64))?;
-                }
+            let (why, fruitless) = match self.attempt(url, target, partial, summed) {
+                Err(Failure::Broken(why)) => (why, partial.length() == before),
+                Err(Failure::Slow(why)) => (why, true),
                 ended => return ended,
+            };
+            failures = if fruitless { failures + 1 } else { 1 };
+            if failures > self.retries {
+                return Err(Failure::Broken(why));
             }
+            self.progress.note(&format!("{url}: {why}; trying again"));
+            self.pause(PAUSE * 2u32.saturating_pow(failures - 1).min(64))?;
         }
     }
 
@@ -213,6 +218,7 @@ impl Manner<'_> {
 
         let steps = |bytes: u64| usize::try_from(bytes / STEP).unwrap_or(usize::MAX);
         let start = partial.length();
+        let mut pace = Pace::new(self.slowest, self.patience, Instant::now());
         self.progress.steps("MB", steps(total.unwrap_or(0)).saturating_sub(steps(start)));
         loop {
             match answer.next(|| self.check())? {
@@ -220,6 +226,10 @@ impl Manner<'_> {
                     let before = steps(partial.length());
                     partial.append(&bytes)?;
                     (before..steps(partial.length())).for_each(|_| self.progress.step());
+                    if !pace.holds(bytes.len(), Instant::now()) {
+                        let least = in_units(self.slowest as u64);
+                        return Err(Failure::Slow(format!("it brings less than {least} a second")));
+                    }
                 }
                 Ok(Piece::End) => break,
                 Ok(Piece::Head(_)) => return Err(Failure::Broken("two answers to one request".to_owned())),
