@@ -54,7 +54,8 @@ pub fn picture(seed: u64, index: u64, side: usize, fonts: &Fonts) -> Vec<f32> {
 }
 
 /// How often each kind of scene is drawn; the last is a collage of two of the others.
-const KINDS: [f64; 14] = [0.2, 0.14, 0.08, 0.09, 0.05, 0.04, 0.08, 0.05, 0.04, 0.07, 0.02, 0.1, 0.12, 0.05];
+const KINDS: [f64; 15] =
+    [0.2, 0.14, 0.08, 0.09, 0.05, 0.06, 0.04, 0.08, 0.05, 0.04, 0.07, 0.02, 0.1, 0.12, 0.05];
 
 /// One scene that fills the canvas, its kind drawn with these weights.
 fn scene(side: usize, palette: &Palette, fonts: &Fonts, random: &mut Random, kinds: &[f64]) -> Canvas {
@@ -78,19 +79,24 @@ fn scene(side: usize, palette: &Palette, fonts: &Fonts, random: &mut Random, kin
         }
         5 => {
             canvas = ground(side, palette, random);
+            let natural = if random.chance(0.5) { Palette::foliage(random) } else { Palette::earth(random) };
+            strokes::litter(&mut canvas, if random.chance(0.7) { &natural } else { palette }, random);
+        }
+        6 => {
+            canvas = ground(side, palette, random);
             strokes::brush(&mut canvas, palette, random);
         }
-        6 => text::page(&mut canvas, palette, fonts, random),
-        7 => {
+        7 => text::page(&mut canvas, palette, fonts, random),
+        8 => {
             canvas = ground(side, palette, random);
             let count = 3 + random.index(8);
             text::labels(&mut canvas, palette, fonts, count, random);
         }
-        8 => lines::art(&mut canvas, palette, random),
-        9 => lines::lattice(&mut canvas, palette, random),
-        10 => lines::chart(&mut canvas, palette, random),
-        11 => solids::still_life(&mut canvas, palette, random),
-        12 => land::landscape(&mut canvas, palette, random),
+        9 => lines::art(&mut canvas, palette, random),
+        10 => lines::lattice(&mut canvas, palette, random),
+        11 => lines::chart(&mut canvas, palette, random),
+        12 => solids::still_life(&mut canvas, palette, random),
+        13 => land::landscape(&mut canvas, palette, random),
         _ => canvas = collage(side, palette, fonts, random),
     }
     canvas

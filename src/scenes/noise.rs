@@ -65,7 +65,8 @@ impl Noise {
     /// Any material: stretched, bent, ridged or not, down to the grain of a pixel.
     pub fn material(size: f32, random: &mut Random) -> Self {
         let octaves = (size.log2().floor() as u32).clamp(1, 7);
-        let gain = span(random, 0.48, 0.68);
+        // Rough ones (gravel, foliage, carpets) have nearly as much in every octave.
+        let gain = if random.chance(0.2) { span(random, 0.75, 1.0) } else { span(random, 0.48, 0.68) };
         let mut noise = Noise::plain(size, octaves, gain, random);
         if random.chance(0.35) {
             let stretch = span(random, 2.0, 10.0);

@@ -122,6 +122,29 @@ pub fn grass(canvas: &mut Canvas, palette: &Palette, horizon: f32, random: &mut 
     }
 }
 
+/// Blades, stalks and leaves that lie every way over one another, the lower ones in the shade: a lawn, straw or needles
+/// seen from above.
+pub fn litter(canvas: &mut Canvas, palette: &Palette, random: &mut Random) {
+    let side = canvas.side as f32;
+    let long = side * span(random, 0.03, 0.2);
+    let wide = (long * span(random, 0.02, 0.12)).max(0.6);
+    let (order, bow) = (span(random, 0.0, PI), span(random, 0.0, 1.0));
+    let lie = Noise::plain(side * span(random, 0.3, 1.0), 2, 0.4, random);
+    let count = ((3.0 * side * side / (long * wide)) as usize).min(40_000);
+    for i in 0..count {
+        let shade = 0.35 + 0.75 * i as f32 / count as f32;
+        let start = [(); 2].map(|()| span(random, -0.5 * long, side + 0.5 * long));
+        let stray = span(random, -order, order);
+        let bow = bow * random.normal() as f32;
+        let points = trail(start, long * span(random, 0.4, 1.3), 5, |[x, y], way| {
+            2.0 * lie.at(x, y) + stray + bow * way
+        });
+        let base = lit(palette.pick(random), shade * span(random, 0.6, 1.4));
+        let wide = wide * span(random, 0.5, 1.5);
+        stroke(canvas, &points, |way| wide * (1.05 - (2.0 * way - 0.7).abs()).max(0.1), |_| base, 1.0);
+    }
+}
+
 /// Strokes of a bristly brush, wide ones first.
 pub fn brush(canvas: &mut Canvas, palette: &Palette, random: &mut Random) {
     let side = canvas.side as f32;
