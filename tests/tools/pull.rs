@@ -247,6 +247,13 @@ fn a_server_that_drips_is_left_for_the_next_mirror() {
     let first = other.ranges(PATH)[0].clone().expect("a range");
     assert_ne!(first, "bytes=0-", "what the slow one brought is kept, for the sum is known");
 
+    // A list of sums that drips is not waited for, either.
+    fs::remove_file(folder.path("models").join(NAME)).expect("removes");
+    let slow = Conduct::Slow(Duration::from_millis(250));
+    other.put("/SHA256SUMS", sums.as_bytes(), "\"s\"", slow);
+    let unsummed = fetch(&["--mirror", &other.url], "900000000");
+    assert!(unsummed.code == 0 && unsummed.stderr.contains("sums are not known"), "{unsummed}");
+
     fs::remove_file(folder.path("models").join(NAME)).expect("removes");
     let patient = fetch(&["--mirror", &dripping.url], "0");
     assert!(patient.code == 0 && found(&folder) == data, "{patient}");

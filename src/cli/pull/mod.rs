@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalogue::{ENTRIES, Entry};
+use pace::Least;
 use transfer::Manner;
 
 use super::interrupt::Interrupt;
@@ -49,7 +50,7 @@ pub struct Args {
     /// Say what would be fetched and from where, and how much there is room for; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// How often a transfer that brings nothing more is tried again before the next address is
+    /// How often a transfer that brings nothing more, or too little, is tried again before the next address is
     #[arg(long, value_name = "N", default_value_t = 4)]
     retries: u32,
     /// The longest silence of a server
@@ -89,8 +90,10 @@ pub fn run(args: Args) -> Result<()> {
     }
     let manner = Manner {
         retries: args.retries,
-        patience: Duration::from_secs_f32(args.timeout),
-        slowest: f64::from(args.slowest) * 1000.0,
+        least: Least {
+            bytes_per_second: f64::from(args.slowest) * 1000.0,
+            span: Duration::from_secs_f32(args.timeout),
+        },
         progress: &reporter,
     };
     let wanted: Vec<&Entry> = ENTRIES

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::pace::{Least, Pace};
 use crate::error::Result;
+use crate::weights::space::in_units;
 
 /// How long one waits before looking for an interrupt.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -34,8 +36,19 @@ pub enum Piece {
     End,
 }
 
-/// Why a transfer broke, in words.
-pub type Broken = String;
+/// Why a transfer broke.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    pub why: String,
+    /// It goes on, but brings too little to be waited for.
+    pub slow: bool,
+}
+
+impl<S: Into<String>> From<S> for Broken {
+    fn from(why: S) -> Self {
+        Broken { why: why.into(), slow: false }
+    }
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -50,12 +63,14 @@ pub struct Wanted {
 /// An answer on its way.
 pub struct Answer {
     pieces: Receiver<std::result::Result<Piece, Broken>>,
-    patience: Duration,
+    least: Least,
+    pace: Pace,
 }
 
 impl Answer {
-    /// Sends the request; a silence longer than `patience` breaks it.
-    pub fn to(wanted: Wanted, patience: Duration) -> Self {
+    /// Sends the request; a silence longer than the span of `least`, or a span that brings less, breaks it.
+    pub fn to(wanted: Wanted, least: Least) -> Self {
+        let patience = least.span;
         let (sender, pieces) = sync_channel(8);
         // The thread ends with its connection, or with the program.
         thread::spawn(move || {
@@ -63,22 +78,33 @@ impl Answer {
                 let _ = sender.send(Err(broken)); // nobody listens any more
             }
         });
-        Answer { pieces, patience }
+        Answer { pieces, least, pace: Pace::new(least, Instant::now()) }
     }
 
     /// The next piece, or why there is none.
     ///
     /// # Errors
     /// `check` stops.
-    pub fn next(&self, check: impl Fn() -> Result<()>) -> Result<std::result::Result<Piece, Broken>> {
+    pub fn next(&mut self, check: impl Fn() -> Result<()>) -> Result<std::result::Result<Piece, Broken>> {
         let start = Instant::now();
         loop {
             check()?;
             match self.pieces.recv_timeout(GLANCE) {
-                Ok(piece) => return Ok(piece),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Err("the connection was lost".to_owned())),
-                Err(RecvTimeoutError::Timeout) if start.elapsed() > self.patience => {
-                    return Ok(Err(format!("nothing came for {} s", self.patience.as_secs_f32())));
+                // One that was slow and is over is no reason to complain.
+                Ok(Ok(Piece::Bytes(_))) if self.pace.too_slow() => {
+                    let least = in_units(self.least.bytes_per_second as u64);
+                    let why = format!("it brings less than {least} a second");
+                    return Ok(Err(Broken { why, slow: true }));
+                }
+                Ok(piece) => {
+                    if let Ok(Piece::Bytes(bytes)) = &piece {
+                        self.pace.count(bytes.len(), Instant::now());
+                    }
+                    return Ok(piece);
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(Err("the connection was lost".into())),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() > self.least.span => {
+                    return Ok(Err(format!("nothing came for {} s", self.least.span.as_secs_f32()).into()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }

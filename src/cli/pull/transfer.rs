@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::pace::Pace;
+use super::pace::Least;
 use super::partial::{Origin, Partial};
-use super::request::{Answer, Head, Piece, Wanted};
+use super::request::{Answer, Broken, Head, Piece, Wanted};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::progress::Progress;
 use crate::weights::space::{free_space, in_units};
@@ -19,23 +19,25 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Manner<'a> {
     /// how often a broken transfer goes on without a byte more than before
     pub retries: u32,
-    /// the longest silence
-    pub patience: Duration,
-    /// the least that a transfer must bring, in bytes a second
-    pub slowest: f64,
+    /// what a transfer brings, or it is broken; its span is the longest silence, too
+    pub least: Least,
     pub progress: &'a dyn Progress,
 }
 
 /// Why a source did not give the file.
 enum Failure {
     /// Trying again may help.
-    Broken(String),
-    /// It may, but what such a transfer brings is no reason to go on for ever.
-    Slow(String),
+    Broken(Broken),
     /// It will not.
     Refused(String),
     /// The whole command ends.
     Fatal(Error),
+}
+
+impl Failure {
+    fn broken(why: impl Into<Broken>) -> Self {
+        Failure::Broken(why.into())
+    }
 }
 
 impl From<Error> for Failure {
@@ -54,12 +56,12 @@ impl Manner<'_> {
     /// # Errors
     /// An interrupt.
     pub fn ask(&self, url: &str) -> Result<std::result::Result<Option<u64>, String>> {
-        let answer = Answer::to(Wanted { url: url.into(), from: None, head_only: true }, self.patience);
+        let mut answer = Answer::to(Wanted { url: url.into(), from: None, head_only: true }, self.least);
         Ok(match answer.next(|| self.check())? {
             Ok(Piece::Head(Head { status: 200, length, .. })) => Ok(length),
             Ok(Piece::Head(head)) => Err(format!("status {}", head.status)),
             Ok(_) => Err("no answer".to_owned()),
-            Err(broken) => Err(broken),
+            Err(broken) => Err(broken.why),
         })
     }
 
@@ -69,7 +71,7 @@ impl Manner<'_> {
     /// An interrupt.
     pub fn text(&self, url: &str) -> Result<std::result::Result<String, String>> {
         const MOST: usize = 1 << 20;
-        let answer = Answer::to(Wanted { url: url.into(), from: None, head_only: false }, self.patience);
+        let mut answer = Answer::to(Wanted { url: url.into(), from: None, head_only: false }, self.least);
         let mut text = Vec::new();
         loop {
             match answer.next(|| self.check())? {
@@ -79,7 +81,7 @@ impl Manner<'_> {
                 Ok(Piece::Bytes(bytes)) if text.len() + bytes.len() <= MOST => text.extend(bytes),
                 Ok(Piece::Bytes(_)) => return Ok(Err("it is too long for a list of sums".to_owned())),
                 Ok(Piece::End) => return Ok(String::from_utf8(text).map_err(|_| "it is no text".to_owned())),
-                Err(broken) => return Ok(Err(broken)),
+                Err(broken) => return Ok(Err(broken.why)),
             }
         }
     }
@@ -95,7 +97,7 @@ impl Manner<'_> {
             match self.fetch_from(url, target, sum) {
                 Ok(found) => return Ok(found),
                 Err(Failure::Fatal(error)) => return Err(error),
-                Err(Failure::Broken(why) | Failure::Slow(why) | Failure::Refused(why)) => {
+                Err(Failure::Broken(Broken { why, .. }) | Failure::Refused(why)) => {
                     self.progress.note(&format!("{url}: {why}"));
                     told.push(format!("{url}: {why}"));
                 }
@@ -150,16 +152,17 @@ impl Manner<'_> {
         let mut failures = 0;
         loop {
             let before = partial.length();
-            let (why, fruitless) = match self.attempt(url, target, partial, summed) {
-                Err(Failure::Broken(why)) => (why, partial.length() == before),
-                Err(Failure::Slow(why)) => (why, true),
+            let broken = match self.attempt(url, target, partial, summed) {
+                Err(Failure::Broken(broken)) => broken,
                 ended => return ended,
             };
-            failures = if fruitless { failures + 1 } else { 1 };
+            // What a slow one brings is no reason to go on for ever.
+            let fruitful = partial.length() > before && !broken.slow;
+            failures = if fruitful { 1 } else { failures + 1 };
             if failures > self.retries {
-                return Err(Failure::Broken(why));
+                return Err(Failure::Broken(broken));
             }
-            self.progress.note(&format!("{url}: {why}; trying again"));
+            self.progress.note(&format!("{url}: {}; trying again", broken.why));
             self.pause(PAUSE * 2u32.saturating_pow(failures - 1).min(64))?;
         }
     }
@@ -188,10 +191,10 @@ impl Manner<'_> {
         }
         let etag = partial.origin().etag.clone().filter(|_| same);
         let from = (partial.length() > 0).then(|| (partial.length(), etag));
-        let answer = Answer::to(Wanted { url: url.into(), from, head_only: false }, self.patience);
+        let mut answer = Answer::to(Wanted { url: url.into(), from, head_only: false }, self.least);
         let head = match answer.next(|| self.check())? {
             Ok(Piece::Head(head)) => head,
-            Ok(_) => return Err(Failure::Broken("no answer".to_owned())),
+            Ok(_) => return Err(Failure::broken("no answer")),
             Err(broken) => return Err(Failure::Broken(broken)),
         };
         let total = match head.status {
@@ -206,10 +209,10 @@ impl Manner<'_> {
             206 | 416 if head.total == Some(partial.length()) && partial.length() > 0 => return Ok(()),
             206 | 416 => {
                 partial.restart()?;
-                return Err(Failure::Broken("the server has other bytes than before".to_owned()));
+                return Err(Failure::broken("the server has other bytes than before"));
             }
             status @ (408 | 425 | 429 | 500..=599) => {
-                return Err(Failure::Broken(format!("the server answers with status {status}")));
+                return Err(Failure::broken(format!("the server answers with status {status}")));
             }
             status => return Err(Failure::Refused(format!("the server answers with status {status}"))),
         };
@@ -218,7 +221,6 @@ impl Manner<'_> {
 
         let steps = |bytes: u64| usize::try_from(bytes / STEP).unwrap_or(usize::MAX);
         let start = partial.length();
-        let mut pace = Pace::new(self.slowest, self.patience, Instant::now());
         self.progress.steps("MB", steps(total.unwrap_or(0)).saturating_sub(steps(start)));
         loop {
             match answer.next(|| self.check())? {
@@ -226,24 +228,20 @@ impl Manner<'_> {
                     let before = steps(partial.length());
                     partial.append(&bytes)?;
                     (before..steps(partial.length())).for_each(|_| self.progress.step());
-                    if !pace.holds(bytes.len(), Instant::now()) {
-                        let least = in_units(self.slowest as u64);
-                        return Err(Failure::Slow(format!("it brings less than {least} a second")));
-                    }
                 }
                 Ok(Piece::End) => break,
-                Ok(Piece::Head(_)) => return Err(Failure::Broken("two answers to one request".to_owned())),
+                Ok(Piece::Head(_)) => return Err(Failure::broken("two answers to one request")),
                 Err(broken) => return Err(Failure::Broken(broken)),
             }
         }
         match total {
             Some(total) if partial.length() < total => {
                 let (have, all) = (in_units(partial.length()), in_units(total));
-                Err(Failure::Broken(format!("the transfer ended at {have} of {all}")))
+                Err(Failure::broken(format!("the transfer ended at {have} of {all}")))
             }
             Some(total) if partial.length() > total => {
                 partial.restart()?;
-                Err(Failure::Broken("more came than was announced".to_owned()))
+                Err(Failure::broken("more came than was announced"))
             }
             _ => Ok(()),
         }
