@@ -8,6 +8,7 @@
 #include <cstring>
 #include <link.h>
 #include <mutex>
+#include <sched.h>
 #include <sys/mman.h>
 
 namespace emulator {
@@ -20,14 +21,19 @@ Region regions[MAX_REGIONS];
 unsigned region_count = 0;
 std::mutex region_lock;
 
+/// The size is read again behind the base: another host thread may free the entry and fill it anew.
+bool holds(const Region& region, uintptr_t address) {
+    size_t size = __atomic_load_n(&region.size, __ATOMIC_ACQUIRE);
+    uintptr_t base = __atomic_load_n(&region.base, __ATOMIC_ACQUIRE);
+    return address - base < size && __atomic_load_n(&region.size, __ATOMIC_ACQUIRE) == size;
+}
+
 Region* find(uintptr_t address) {
     static thread_local Region* last = nullptr;
-    if (last && address - last->base < __atomic_load_n(&last->size, __ATOMIC_ACQUIRE)) return last;
+    if (last && holds(*last, address)) return last;
     unsigned count = __atomic_load_n(&region_count, __ATOMIC_ACQUIRE);
-    for (unsigned i = 0; i < count; i++) {
-        size_t size = __atomic_load_n(&regions[i].size, __ATOMIC_ACQUIRE);
-        if (size && address - regions[i].base < size) return last = &regions[i];
-    }
+    for (unsigned i = 0; i < count; i++)
+        if (holds(regions[i], address)) return last = &regions[i];
     return nullptr;
 }
 
@@ -96,31 +102,53 @@ bool ordered(Worker& w, uint64_t before, uint64_t now, unsigned own) {
     return other == own ? time < w.warp[own].now : time <= w.warp[own].seen[other];
 }
 
+/// The records of one granule, held while an access is checked and recorded. Blocks run on several host threads:
+/// if two could check before either had recorded, they would miss each other. Shared memory has one host thread.
+class Held {
+    /// stands in for the last write while another thread holds the records; no record has all bits set
+    static constexpr uint64_t TAKEN = ~uint64_t(0);
+    uint64_t* slot;
+    bool contended;
+
+public:
+    /// the last write, as it is left when the records are given back
+    uint64_t write;
+
+    Held(uint64_t (&records)[3], bool contended) : slot(records), contended(contended) {
+        if (!contended)
+            write = *slot;
+        else
+            while ((write = __atomic_exchange_n(slot, TAKEN, __ATOMIC_ACQUIRE)) == TAKEN) sched_yield();
+    }
+    ~Held() { __atomic_store_n(slot, write, __ATOMIC_RELEASE); }
+    Held(const Held&) = delete;
+};
+
 /// The other thread of a race, or null.
-const char* race(Worker& w, uint64_t (&records)[3], Access access, unsigned mask, Who who, uint64_t& culprit) {
+const char* race(Worker& w, uint64_t (&records)[3], bool contended, Access access, unsigned mask, Who who,
+                 uint64_t& culprit) {
     bool atomic = access == Access::Atomic;
     uint64_t now = record_of(w, who, atomic, mask);
-    uint64_t write = __atomic_load_n(&records[0], __ATOMIC_RELAXED);
+    Held held(records, contended);
+    uint64_t &write = held.write, &first = records[1], &second = records[2];
     if ((write & mask) && !(atomic && (write >> 4 & 1)) && !ordered(w, write, now, who.warp)) {
         culprit = write;
         return access == Access::Read ? "reads what another thread wrote" : "writes what another thread wrote";
     }
-    uint64_t first = __atomic_load_n(&records[1], __ATOMIC_RELAXED);
     if (access == Access::Read) {
         // Two readers of different warps are kept: one of them is not the next writer's warp.
-        if (first && !same_warp(first, now)) __atomic_store_n(&records[2], first, __ATOMIC_RELAXED);
+        if (first && !same_warp(first, now)) second = first;
         if (first && same_warp(first, now) && ((first ^ now) & 0x1fffe0) == 0) now |= first & 15;
-        __atomic_store_n(&records[1], now, __ATOMIC_RELAXED);
+        first = now;
         return nullptr;
     }
-    uint64_t second = __atomic_load_n(&records[2], __ATOMIC_RELAXED);
     for (uint64_t read : {first, second})
         if ((read & mask) && !ordered(w, read, now, who.warp)) {
             culprit = read;
             return "writes what another thread read";
         }
     if (write && ((write ^ now) >> 4) == 0) now |= write & 15;
-    __atomic_store_n(&records[0], now, __ATOMIC_RELAXED);
+    write = now;
     return nullptr;
 }
 
@@ -161,7 +189,7 @@ void touch_region(Region& region, const char* kind, uintptr_t address, size_t by
         if (access != Access::Read && ((state >> 4) & mask) != mask)
             __atomic_fetch_or(&region.state[granule], static_cast<unsigned char>(mask << 4), __ATOMIC_RELAXED);
         uint64_t culprit = 0;
-        if (const char* what = race(w, region.records[granule], access, mask, who, culprit))
+        if (const char* what = race(w, region.records[granule], &region != &w.shared_region, access, mask, who, culprit))
             fail_from(from, site, "race: %s with no barrier between (%s), %s memory at offset %zu", what,
                       Name(culprit).text, kind, start);
     }
@@ -284,7 +312,7 @@ extern "C" int tasr_emulator_add(uintptr_t base, size_t size) {
     unsigned free = 0;
     while (free < region_count && regions[free].size) free++;
     if (free == MAX_REGIONS) return 0;
-    regions[free].base = base;
+    __atomic_store_n(&regions[free].base, base, __ATOMIC_RELEASE);
     regions[free].state = state;
     regions[free].records = records;
     __atomic_store_n(&regions[free].size, size, __ATOMIC_RELEASE);

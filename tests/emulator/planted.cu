@@ -99,12 +99,24 @@ __device__ void shared_memory(const PlantedParams& p) {
 KERNEL(planted_shared_memory, PlantedParams, 256, shared_memory)
 
 // Blocks. bug 1: all write one element. bug 2: a block reads what another wrote. bug 3: the last block reads
-// what the others wrote, with nothing that says that they have. Else with it: the sum over the blocks.
+// what the others wrote, with nothing that says that they have. bugs 4, 5: two blocks wait a while for
+// each other, so that where host threads allow it they access one element at the same moment; both write, or
+// one reads. Else: the sum over the blocks.
 __device__ void blocks(const PlantedParams& p) {
     auto& shared = shared_as<PlantedShared>();
     unsigned block = blockIdx.x;
     if (thread() == 0) p.out[1 + block] = p.in[block];
     if (p.bug == 1 && thread() == 0) p.out[0] = float(block);
+    if (p.bug == 4 || p.bug == 5) {
+        atomicAdd(p.counter, 1u);
+        for (int i = 0; i < 10000 && atomicAdd(p.counter, 0u) < gridDim.x; i++) {
+        }
+        if (p.bug == 4 || block == 0)
+            p.out[0] = float(block);
+        else
+            p.out[8] = p.out[0];
+        return;
+    }
     if (p.bug == 2 && thread() == 0 && block == gridDim.x - 1) p.out[0] = p.out[1];
     bool last;
     if (p.bug == 3)

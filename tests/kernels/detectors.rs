@@ -177,6 +177,20 @@ fn races_between_blocks() {
     }
 }
 
+/// Two blocks on two host threads that touch an element at once: neither check may miss the other's record.
+#[test]
+fn races_at_the_same_moment() {
+    let pair = Grid { blocks: [2, 1, 1], threads: 1, shared_bytes: SHARED };
+    for bug in [4, 5] {
+        let missed = (0..500)
+            .filter(|_| {
+                Case::new(Order::Ascending, Some(0.0)).run(planted::PLANTED_BLOCKS, pair, bug).is_ok()
+            })
+            .count();
+        assert_eq!(missed, 0, "of 500 races of bug {bug}");
+    }
+}
+
 #[test]
 fn asynchronous_copies_that_are_not_waited_for() {
     let bugs = [
