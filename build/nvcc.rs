@@ -10,9 +10,12 @@ use crate::jobs::{self, Check, Job};
 use crate::judge::Exceptions;
 use crate::scan::{Unit, read};
 
-/// What cubins are made for. A GPU runs those of its own major version and an equal or lower minor one;
-/// 90a runs on 9.0 only.
-const ARCHITECTURES: [&str; 6] = ["80", "86", "89", "90a", "100", "120"];
+/// What cubins are made for, by the architecture whose PTX they are made from: the compiler's front end takes most of
+/// the time, and makes the same for those of one row. A GPU runs cubins of its own major version and an equal or lower
+/// minor one; 90a runs on 9.0 only.
+const ARCHITECTURES: [(&str, &[&str]); 3] =
+    [(PTX, &["80", "86", "89"]), ("90a", &["90a"]), ("100", &["100", "120"])];
+/// Whose PTX is kept for GPUs with no cubin.
 const PTX: &str = "80";
 
 /// Compiled code of one unit: (architecture, compressed file).
@@ -33,71 +36,80 @@ pub fn compile(places: &Places, units: &[Unit]) -> Result<HashMap<String, Compil
         Command::new(&nvcc).arg("--version").output().map_err(|e| format!("{}: {e}", nvcc.display()))?;
     let version = String::from_utf8_lossy(&said.stdout).into_owned();
     let exceptions = Arc::new(Exceptions::parse(&read(&places.root.join("kernels/exceptions.txt"))?)?);
-    let (mut compiled, mut jobs, mut made) = (HashMap::new(), Vec::new(), Vec::new());
-    let architectures = architectures()?;
+    let compiler = Compiler { places, nvcc, version };
+    let (mut compiled, mut made) = (HashMap::new(), Vec::new());
+    let (mut fronts, mut cubins) = (Vec::new(), Vec::new());
+    let wanted = wanted()?;
     for unit in units {
         let entry: &mut Compiled = compiled.entry(unit.name.clone()).or_default();
-        for &architecture in &architectures {
-            if !unit.architectures.is_empty() && !unit.architectures.iter().any(|own| own == architecture) {
+        for (front, architectures) in ARCHITECTURES {
+            let made_for = |name: &&&str| {
+                wanted.contains(*name)
+                    && (unit.architectures.is_empty() || unit.architectures.iter().any(|own| own == **name))
+            };
+            let keeps_ptx = front == PTX && unit.architectures.is_empty();
+            let architectures: Vec<&str> = architectures.iter().filter(made_for).copied().collect();
+            if architectures.is_empty() && !keeps_ptx {
                 continue;
             }
-            let flags = [format!("-arch=sm_{architecture}"), "-cubin".to_string()];
-            let check = {
-                let (e, a) = (exceptions.clone(), architecture);
-                move |said: &str| e.judge(said, a)
-            };
-            let output = job(places, &nvcc, &version, unit, &flags, "cubin", Box::new(check), &mut jobs);
-            made.push(output.clone());
-            entry.cubins.push((architecture.to_string(), output.with_extension("cubin.z")));
-        }
-        if unit.architectures.is_empty() {
-            let flags = [format!("-arch=compute_{PTX}"), "-ptx".to_string()];
-            let output = job(places, &nvcc, &version, unit, &flags, "ptx", Box::new(|_| Ok(())), &mut jobs);
-            made.push(output.clone());
-            entry.ptx = Some(output.with_extension("ptx.z"));
+            let arch = format!("-arch=compute_{front}");
+            let ptx = compiler.job(unit, &unit.path, &[&arch, "-ptx"], "ptx", Box::new(|_| Ok(())));
+            for architecture in architectures {
+                let check = {
+                    let e = exceptions.clone();
+                    move |said: &str| e.judge(said, architecture)
+                };
+                let arch = format!("-arch=sm_{architecture}");
+                let job = compiler.job(unit, &ptx.output, &[&arch, "-cubin"], "cubin", Box::new(check));
+                made.push(job.output.clone());
+                entry.cubins.push((architecture.to_string(), job.output.with_extension("cubin.z")));
+                cubins.push(job);
+            }
+            if keeps_ptx {
+                made.push(ptx.output.clone());
+                entry.ptx = Some(ptx.output.with_extension("ptx.z"));
+            }
+            fronts.push(ptx);
         }
     }
-    jobs::run(jobs)?;
+    jobs::run(fronts)?;
+    jobs::run(cubins)?;
     made.iter().try_for_each(|output| compress(output))?;
     Ok(compiled)
 }
 
 /// All of `ARCHITECTURES`, or those that TASR_ARCHITECTURES names, as in `90a` or `80,86`: a build for one GPU
-/// takes a sixth of the time.
-fn architectures() -> Result<Vec<&'static str>, String> {
-    let Ok(wanted) = std::env::var("TASR_ARCHITECTURES") else { return Ok(ARCHITECTURES.to_vec()) };
+/// takes half of the time or less.
+fn wanted() -> Result<Vec<&'static str>, String> {
+    let all: Vec<&str> = ARCHITECTURES.iter().flat_map(|(_, row)| row.iter().copied()).collect();
+    let Ok(wanted) = std::env::var("TASR_ARCHITECTURES") else { return Ok(all) };
     let find = |name: &str| {
-        ARCHITECTURES.into_iter().find(|own| *own == name).ok_or(format!(
+        all.iter().copied().find(|own| *own == name).ok_or(format!(
             "TASR_ARCHITECTURES: kernels are not made for {name}; name some of {}",
-            ARCHITECTURES.join(",")
+            all.join(",")
         ))
     };
     wanted.split(',').map(|name| find(name.trim())).collect()
 }
 
-/// Adds the compilation of `unit` with `flags` and returns what it makes.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site a kind of output; a struct would only rename them"
-)]
-fn job(
-    places: &Places,
-    nvcc: &Path,
-    version: &str,
-    unit: &Unit,
-    flags: &[String],
-    extension: &str,
-    check: Check,
-    jobs: &mut Vec<Job>,
-) -> PathBuf {
-    const COMMON: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v"];
-    let hash = jobs::hash(&[version, &unit.source, &flags.join(" "), &COMMON.join(" ")]);
-    let output = places.cache.join(format!("{}{}.{hash}.{extension}", unit.identifier(), flags[0]));
-    let mut command = Command::new(nvcc);
-    command.args(COMMON).args(flags).arg("-I").arg(places.root.join("kernels"));
-    command.arg("-o").arg(Job::part(&output)).arg(&unit.path);
-    jobs.push(Job { output: output.clone(), command, check });
-    output
+/// nvcc, and where it reads and writes.
+struct Compiler<'a> {
+    places: &'a Places,
+    nvcc: PathBuf,
+    version: String,
+}
+
+impl Compiler<'_> {
+    /// The compilation of `from`, which is the source of `unit` or PTX made of it, with `flags`.
+    fn job(&self, unit: &Unit, from: &Path, flags: &[&str], extension: &str, check: Check) -> Job {
+        const COMMON: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v"];
+        let hash = jobs::hash(&[&self.version, &unit.source, &flags.join(" "), &COMMON.join(" ")]);
+        let output = self.places.cache.join(format!("{}{}.{hash}.{extension}", unit.identifier(), flags[0]));
+        let mut command = Command::new(&self.nvcc);
+        command.args(COMMON).args(flags).arg("-I").arg(self.places.root.join("kernels"));
+        command.arg("-o").arg(Job::part(&output)).arg(from);
+        Job { output, command, check }
+    }
 }
 
 fn compress(path: &Path) -> Result<(), String> {

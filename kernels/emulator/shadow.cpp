@@ -80,7 +80,8 @@ Who current(Worker& w) {
     return {fiber.thread, w.warp[fiber.warp].now, fiber.warp};
 }
 
-// A record of one access: launch 13, block 19, thread 11, time 16, atomic 1, byte mask 4 bits.
+// A record of one access: launch 13, block 19, thread 11, time 16, atomic 1, byte mask 4 bits. Before launches are
+// numbered from 0 again, the driver has all records forgotten.
 uint64_t record_of(Worker& w, Who who, bool atomic, unsigned mask) {
     return uint64_t(w.launch->number & 0x1fff) << 51 | uint64_t(w.block_number & 0x7ffff) << 32 |
            uint64_t(who.thread) << 21 | uint64_t(who.time & 0xffff) << 5 | uint64_t(atomic) << 4 | mask;
@@ -330,6 +331,11 @@ extern "C" void tasr_emulator_remove(uintptr_t base) {
         munmap(region.state, granules);
         munmap(region.records, granules * sizeof(uint64_t[3]));
     }
+}
+
+/// Forgets who touched a slab, by giving the pages of its records back.
+extern "C" void tasr_emulator_forget(uintptr_t base) {
+    if (Region* region = find(base)) madvise(region->records, region->size / 4 * sizeof(uint64_t[3]), MADV_DONTNEED);
 }
 
 /// Sets every byte of a span to allocated or not, written or not; spans start at multiples of 4.

@@ -191,6 +191,30 @@ fn races_at_the_same_moment() {
     }
 }
 
+/// The detector numbers launches in 13 bits: one that comes 8192 later is still another one.
+#[test]
+fn launches_with_the_same_number_are_no_race() {
+    let mut case = Case::new(Order::Ascending, Some(0.0));
+    let mut other = TensorMut::allocate(&case.device, [COUNT], DType::F32, Purpose::Activation).unwrap();
+    let launch = |kernel: Kernel, grid: Grid, out: &mut TensorMut| {
+        let params = PlantedParams {
+            out: out.address().unwrap(),
+            input: case.input.address().unwrap(),
+            counter: 0,
+            count: grid.threads,
+            bug: 0,
+        };
+        // SAFETY: the emulator stops a kernel before it leaves its memory.
+        unsafe { gpu(&case.device).launch(kernel, grid, &params) }.unwrap();
+    };
+    // Every thread adds to the first element, the last one at last; then the first one writes it.
+    launch(planted::PLANTED_ATOMICS, BLOCK, &mut case.out);
+    for _ in 1..8192 {
+        launch(planted::PLANTED_COPY, WARP, &mut other);
+    }
+    launch(planted::PLANTED_COPY, BLOCK, &mut case.out);
+}
+
 #[test]
 fn asynchronous_copies_that_are_not_waited_for() {
     let bugs = [

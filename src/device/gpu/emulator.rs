@@ -30,6 +30,8 @@ use record::{Recordings, Work};
 const GUARD: usize = 4096;
 /// Dynamic shared memory of one block, as on sm_90.
 const SHARED: u32 = 227 * 1024;
+/// Launches that the race detector tells apart; mirrors `record_of` in kernels/emulator/shadow.cpp.
+const LAUNCHES: u32 = 1 << 13;
 /// What plans divide work by: the same on every machine and with any number of threads, so that results are.
 const MULTIPROCESSORS: u32 = 2;
 
@@ -71,6 +73,7 @@ unsafe extern "C" {
     fn tasr_emulator_block(launch: *mut Launch, number: u32, checked: c_int);
     fn tasr_emulator_add(base: usize, size: usize) -> c_int;
     fn tasr_emulator_remove(base: usize);
+    fn tasr_emulator_forget(base: usize);
     fn tasr_emulator_mark(address: usize, bytes: usize, allocated: c_int, written: c_int);
     fn tasr_emulator_unwritten(address: usize, bytes: usize) -> isize;
 }
@@ -114,6 +117,7 @@ struct Emulator {
     entries: Vec<*const EmulatedKernel>,
     slabs: Mutex<HashMap<u64, HostBytes>>,
     recordings: Recordings,
+    launches: AtomicU32,
 }
 
 // SAFETY: the entries point to constants of the program.
@@ -141,7 +145,27 @@ impl Emulator {
             shared_bytes: SHARED,
         };
         let entries = tables.into_iter().flatten().map(|entry| entry.0).collect();
-        Emulator { options, info, entries, slabs: Mutex::default(), recordings: Recordings::default() }
+        Emulator {
+            options,
+            info,
+            entries,
+            slabs: Mutex::default(),
+            recordings: Recordings::default(),
+            launches: AtomicU32::default(),
+        }
+    }
+
+    /// The number of the next launch. Where numbers begin again, accesses of so long ago are forgotten, else they
+    /// would count as ones of the launch that now has their number.
+    fn next_launch(&self) -> u32 {
+        let number = self.launches.fetch_add(1, Ordering::Relaxed) % LAUNCHES;
+        if number == 0 && self.options.check {
+            for base in self.slabs.lock().unwrap_or_else(PoisonError::into_inner).keys() {
+                // SAFETY: only looks the address up and clears what is known of it.
+                unsafe { tasr_emulator_forget(*base as usize) }
+            }
+        }
+        number
     }
 
     /// Tells the checks about bytes that something else than a kernel wrote.
@@ -272,7 +296,6 @@ impl Driver for Emulator {
         if self.recordings.take(|| Work::Launch { kernel, grid, params: params.to_vec() }) {
             return Ok(());
         }
-        static NUMBER: AtomicU32 = AtomicU32::new(1);
         let entry = self.entries[kernel.0];
         // SAFETY: the entries point to constants of the program.
         let made_for = unsafe { &*entry };
@@ -309,7 +332,7 @@ impl Driver for Emulator {
             block: [grid.threads, 1, 1],
             shared_bytes: grid.shared_bytes,
             order: self.options.order as u32,
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            number: self.next_launch(),
             failed: 0,
             failed_at: std::ptr::null(),
             published: published.as_mut_ptr(),
