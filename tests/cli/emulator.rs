@@ -3,25 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use tasr::models::config::{RrdbConfig, SystemConfig};
-use tasr::models::{DenoiserConfig, VaeConfig, Variant};
-use tasr::pipeline::progress::Silent;
-use tasr::pipeline::synthetic_files::SyntheticFiles;
-use tasr::weights::Dtype;
-
 use crate::pictures::{self, parameters, rgb};
 use crate::program::Folder;
-
-/// Smaller than `tiny`: the narrowest networks that their norms and heads allow.
-fn narrow() -> SystemConfig {
-    let tiny = SystemConfig::preset("tiny").expect("preset");
-    SystemConfig {
-        denoiser: DenoiserConfig { widths: vec![64; 4], blocks: 1, ..tiny.denoiser },
-        vae: VaeConfig { widths: vec![32; 4], blocks: 1, ..tiny.vae },
-        rrdb: RrdbConfig { blocks: 1, ..tiny.rrdb },
-        ..tiny
-    }
-}
+use crate::weights::write_narrow;
 
 /// Runs the program; what it said.
 fn upscale(folder: &Folder, output: &Path, device: &str, dtype: &str) -> String {
@@ -47,8 +31,7 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
 #[test]
 fn a_photo_comes_out_as_on_the_cpu() {
     let folder = Folder::new();
-    let files = SyntheticFiles::of("narrow", narrow(), Some(Variant::Official));
-    files.write(&folder.path("models"), Dtype::F32, true, &Silent).expect("weights");
+    write_narrow(1, &folder.path("models"));
     pictures::write(&folder.path("small.png"), "rgb", 3);
     let said = upscale(&folder, &folder.path("cpu.png"), "cpu", "auto");
     assert!(said.contains("computing on the CPU") && said.contains("in f32"), "{said}");

@@ -8,7 +8,7 @@ use tasr::weights::write::{TensorSpec, Writer};
 
 use crate::pictures::write;
 use crate::program::{Folder, Run, tasr};
-use crate::weights::{model, models};
+use crate::weights::{model, tiny};
 
 /// A folder with one picture.
 fn folder() -> Folder {
@@ -117,15 +117,15 @@ fn weights_that_are_missing_or_wrong() {
     let stage1 = stage1.to_str().expect("utf-8");
     let run = fails(&folder, &["--models", &empty, "--stage1", stage1], 4, &["--sd", "--tasr"]);
     assert!(!run.stderr.contains("--stage1"), "{run}");
-    let named = fails(&folder, &["--models", models(), "--sd", "gone.ckpt"], 7, &["gone.ckpt"]);
+    let named = fails(&folder, &["--models", tiny(), "--sd", "gone.ckpt"], 7, &["gone.ckpt"]);
     assert!(named.stderr.contains("cannot"), "{named}");
     // A file of another family.
-    fails(&folder, &["--models", models(), "--tasr", stage1], 4, &["stage1.safetensors"]);
+    fails(&folder, &["--models", tiny(), "--tasr", stage1], 4, &["stage1.safetensors"]);
     // A cut download.
     let whole = fs::read(model("stage1.safetensors")).expect("reads");
     fs::write(folder.path("cut.safetensors"), &whole[..whole.len() / 3]).expect("writes");
     let cut = folder.text("cut.safetensors");
-    fails(&folder, &["--models", models(), "--stage1", &cut], 4, &["cut.safetensors"]);
+    fails(&folder, &["--models", tiny(), "--stage1", &cut], 4, &["cut.safetensors"]);
 }
 
 #[test]
@@ -139,11 +139,11 @@ fn adapters_that_the_file_lacks() {
     kept().for_each(|(name, entry)| writer.write_entry(name, entry).expect("writes"));
     writer.finish().expect("finishes");
     let plain = folder.text("plain.safetensors");
-    let args = ["--models", models(), "--tasr", &plain];
+    let args = ["--models", tiny(), "--tasr", &plain];
     fails(&folder, &args, 4, &["plain.safetensors: holds no adapters", "--adapter none"]);
     fails(
         &folder,
-        &["--models", models(), "--adapter", "paper"],
+        &["--models", tiny(), "--adapter", "paper"],
         4,
         &["holds official adapters, --adapter asks for paper"],
     );
@@ -154,21 +154,16 @@ fn inputs_devices_and_files() {
     let folder = folder();
     fails(&folder, &["gone.png"], 7, &["gone.png"]);
     if cfg!(not(feature = "emulator")) {
-        fails(&folder, &["--device", "emulator", "--models", models()], 5, &["this build has no emulator"]);
+        fails(&folder, &["--device", "emulator", "--models", tiny()], 5, &["this build has no emulator"]);
     }
-    fails(&folder, &["--device", "cuda:99", "--models", models()], 5, &["--device"]);
+    fails(&folder, &["--device", "cuda:99", "--models", tiny()], 5, &["--device"]);
     fails(&folder, &["--device", "cpu", "--dtype", "f16"], 2, &["--dtype", "does not compute in f16"]);
-    fails(
-        &folder,
-        &["--noise", "gone.safetensors", "--models", models()],
-        3,
-        &["gone.safetensors", "--noise"],
-    );
+    fails(&folder, &["--noise", "gone.safetensors", "--models", tiny()], 3, &["gone.safetensors", "--noise"]);
     let sd = model("stage1.safetensors");
     let sd = sd.to_str().expect("utf-8");
-    fails(&folder, &["--noise", sd, "--models", models()], 3, &["no tensor is named noise.*"]);
+    fails(&folder, &["--noise", sd, "--models", tiny()], 3, &["no tensor is named noise.*"]);
     fails(&folder, &["--trace", "no/such/folder/x.safetensors"], 2, &["--trace", "does not exist"]);
     // One broken picture asked for by name: its own error.
     fs::write(folder.path("a.png"), "no picture").expect("writes");
-    fails(&folder, &["--models", models(), "-q", "--steps", "1"], 3, &["a.png", "text file"]);
+    fails(&folder, &["--models", tiny(), "-q", "--steps", "1"], 3, &["a.png", "text file"]);
 }

@@ -7,7 +7,7 @@ use tasr::tensor::{DType, Tensor};
 
 use super::array::shape;
 use super::compare::half_unit;
-use super::trial::{Trial, open, pool, targets, upload};
+use super::trial::{Op, Oracle, Trial, open, pool, targets, upload};
 use super::{Array, Random, Tolerance};
 
 /// Step of the central differences: their error, about 1e-12 of the third derivative and 1e-9 of the loss, is far
@@ -62,7 +62,7 @@ impl Check<'_> {
         &self,
         device: Device,
         wanted: impl Fn(usize) -> bool,
-        op: &impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>>,
+        op: &Op,
     ) -> Result<(Found, Vec<bool>, usize)> {
         let cx = Cx::new(device, self.dtype)?.with_tape();
         let tape = cx.tape().expect("a tape").clone();
@@ -88,11 +88,7 @@ impl Check<'_> {
         Ok((tensors.iter().map(read).collect::<Result<_>>()?, differentiated, cx.device().peak()))
     }
 
-    fn run(
-        &self,
-        op: &(impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync),
-        oracle: &impl Fn(&[Array]) -> Vec<Array>,
-    ) -> Result<()> {
+    fn run(&self, op: &Op, oracle: &Oracle) -> Result<()> {
         let label = self.label;
         let all = |_: usize| true;
         let once = || self.gradients(open(self.device)?, all, op);

@@ -13,6 +13,11 @@ use tasr::tensor::{DType, Tensor};
 use super::array::{Stored, shape};
 use super::{Array, Tolerance, compare};
 
+/// The op that is tried. What tries it takes it by reference, so that it is compiled once, not for every trial.
+pub type Op<'a> = dyn Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync + 'a;
+/// What its results should be.
+pub type Oracle<'a> = dyn Fn(&[Array]) -> Vec<Array> + 'a;
+
 /// Element types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Types {
@@ -178,14 +183,7 @@ pub fn run(
     }
 }
 
-fn run_on(
-    trial: &Trial,
-    label: &str,
-    device: &str,
-    dtype: DType,
-    op: &(impl Fn(&Cx, &[Tensor]) -> Result<Vec<Tensor>> + Sync),
-    oracle: &impl Fn(&[Array]) -> Vec<Array>,
-) -> Result<()> {
+fn run_on(trial: &Trial, label: &str, device: &str, dtype: DType, op: &Op, oracle: &Oracle) -> Result<()> {
     let inputs: Vec<Array> = trial.inputs.iter().map(|input| input.rounded(dtype)).collect();
     // A fresh device each time, so that its peak is this run's.
     let plain = || -> Result<(Vec<Found>, usize)> {
