@@ -11,8 +11,8 @@ use crate::judge::Exceptions;
 use crate::scan::{Unit, read};
 
 /// What cubins are made for, by the architecture whose PTX they are made from: the compiler's front end takes most of
-/// the time, and makes the same for those of one row. A GPU runs cubins of its own major version and an equal or lower
-/// minor one; 90a runs on 9.0 only.
+/// the time, and makes the same for those of one row (but for the arithmetic of addresses in two small files for 86). A
+/// GPU runs cubins of its own major version and an equal or lower minor one; 90a runs on 9.0 only.
 const ARCHITECTURES: [(&str, &[&str]); 3] =
     [(PTX, &["80", "86", "89"]), ("90a", &["90a"]), ("100", &["100", "120"])];
 /// Whose PTX is kept for GPUs with no cubin.
