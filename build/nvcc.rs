@@ -103,7 +103,9 @@ impl Compiler<'_> {
     /// The compilation of `from`, which is the source of `unit` or PTX made of it, with `flags`.
     fn job(&self, unit: &Unit, from: &Path, flags: &[&str], extension: &str, check: Check) -> Job {
         const COMMON: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v"];
-        let hash = jobs::hash(&[&self.version, &unit.source, &flags.join(" "), &COMMON.join(" ")]);
+        // PTX is called by its architecture: what is made of another one is another thing.
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        let hash = jobs::hash(&[&self.version, &unit.source, &name, &flags.join(" "), &COMMON.join(" ")]);
         let output = self.places.cache.join(format!("{}{}.{hash}.{extension}", unit.identifier(), flags[0]));
         let mut command = Command::new(&self.nvcc);
         command.args(COMMON).args(flags).arg("-I").arg(self.places.root.join("kernels"));
